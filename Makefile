@@ -1,0 +1,47 @@
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export DO_NOT_TRACK := true
+export BENTOML_DO_NOT_TRACK := True
+
+.PHONY: help install demo test test-fast check lock bench-fleet clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+
+install: $(VENV)/.installed  ## the environment, from requirements.lock, hashes checked
+
+$(VENV)/.installed: requirements.lock deploy/bootstrap.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/bootstrap.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: install  ## a year of real flights: training, canary, a bad release, drift, rollback (EXIT=1 stops at the end)
+	$(BIN)/mlops demo $(if $(EXIT),--no-stay,--stay)
+
+test: install  ## every test, real servers and one short demo included
+	$(BIN)/python -m pytest
+
+test-fast: install  ## the tests that start no server
+	$(BIN)/python -m pytest tests/core tests/assets tests/components
+
+check: install  ## ruff, mypy, layers, definitions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/dg check yaml
+	$(BIN)/dg check defs
+
+lock: install  ## requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements.lock
+	$(BIN)/python deploy/bootstrap_lock.py
+
+bench-fleet: install  ## 1,000 models in one code location
+	$(BIN)/python -m bench.fleet
+
+clean:  ## the environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

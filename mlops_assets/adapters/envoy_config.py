@@ -1,0 +1,195 @@
+"""What Envoy is told, as pure functions: its bootstrap, the clusters (CDS) and the routes (RDS) of all models."""
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
+from mlops_assets.core.routing import Route, Share
+
+HOST = "127.0.0.1"
+ROUTE_CONFIG = "models"
+METADATA = "mlops"
+"""The key of a route's metadata under which it carries its model, generation and digest."""
+
+REQUEST_TIMEOUT = "10s"
+_TYPE = "type.googleapis.com/envoy."
+_JSON = [{"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+
+
+def cluster_name(model: str, release: str) -> str:
+    return f"{model}.{release}"
+
+
+def bootstrap(directory: Path, port: int, admin_port: int) -> str:
+    """Envoy's bootstrap as JSON: one listener on loopback, clusters and routes from files in ``directory``.
+
+    Args:
+        directory: where ``cds.json`` and ``rds.json`` lie; both must exist when Envoy starts.
+        port: of the gateway.
+        admin_port: of Envoy's own interface.
+    """
+    document = {
+        "node": {"id": "mlops", "cluster": "mlops"},
+        "admin": {"address": _address(HOST, admin_port)},
+        "dynamic_resources": {"cds_config": _file(directory, "cds.json")},
+        "static_resources": {"listeners": [_listener(directory, port)]},
+        # Histograms are merged at each flush; the default of 5 s would let latency lag behind the counters.
+        "stats_flush_interval": "1s",
+        "stats_config": {
+            "histogram_bucket_settings": [{"match": {"suffix": "upstream_rq_time"}, "buckets": list(LATENCY_BOUNDS_MS)}],
+        },
+    }
+    return json.dumps(document, indent=1)
+
+
+def clusters(endpoints: Iterable[tuple[str, str, str]]) -> str:
+    """The CDS file.
+
+    Args:
+        endpoints: model, release and ``host:port`` of each; one release may come with one address only.
+    """
+    return _discovery([_cluster(cluster_name(model, release), address) for model, release, address in sorted(endpoints)])
+
+
+def routes(models: Iterable[Route]) -> str:
+    """The RDS file: the routes of every model, and what answers those who ask for another."""
+    ordered = sorted(models, key=lambda route: route.model)
+    known = [route.model for route in ordered]
+    every = [entry for route in ordered for entry in _model_routes(route)]
+    host = {"name": ROUTE_CONFIG, "domains": ["*"], "routes": [*every, _unknown(known)]}
+    resource = {"@type": f"{_TYPE}config.route.v3.RouteConfiguration", "name": ROUTE_CONFIG, "virtual_hosts": [host]}
+    return _discovery([resource])
+
+
+def route_digest(route: Route) -> str:
+    """A digest of all that the gateway does with requests for this model."""
+    return _digest(_actions(route))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _discovery(resources: list[dict[str, Any]]) -> str:
+    return json.dumps({"version_info": _digest(resources), "resources": resources})
+
+
+def _file(directory: Path, name: str) -> dict[str, Any]:
+    return {
+        "path_config_source": {"path": str(directory / name), "watched_directory": {"path": str(directory)}},
+        "resource_api_version": "V3",
+    }
+
+
+def _address(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _listener(directory: Path, port: int) -> dict[str, Any]:
+    manager = {
+        "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "gateway",
+        "rds": {"route_config_name": ROUTE_CONFIG, "config_source": _file(directory, "rds.json")},
+        # The request id joins the answer, its log line and its label: the caller's own is kept to the letter.
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "request_id_extension": {
+            "typed_config": {"@type": f"{_TYPE}extensions.request_id.uuid.v3.UuidRequestIdConfig", "pack_trace_reason": False}
+        },
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}],
+    }
+    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    return {"name": "gateway", "address": _address(HOST, port), "filter_chains": [chain]}
+
+
+def _cluster(name: str, address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    endpoint = {"endpoint": {"address": _address(host, int(port))}}
+    return {
+        "@type": f"{_TYPE}config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "health_checks": [_HEALTH_CHECK],
+        "typed_extension_protocol_options": {
+            f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions".removeprefix("type.googleapis.com/"): _HTTP_OPTIONS
+        },
+    }
+
+
+_HEALTH_CHECK: Mapping[str, Any] = {
+    "timeout": "0.5s",
+    "interval": "1s",
+    # Without traffic Envoy would look once a minute only, and warm releases have none.
+    "no_traffic_interval": "1s",
+    "unhealthy_interval": "0.2s",
+    "unhealthy_threshold": 3,
+    "healthy_threshold": 1,
+    "http_health_check": {"path": "/ready"},
+}
+
+_HTTP_OPTIONS: Mapping[str, Any] = {
+    "@type": f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions",
+    # Shorter than the 5 s after which uvicorn closes an idle connection: else a request could meet a closing one.
+    "common_http_protocol_options": {"idle_timeout": "4s"},
+    "explicit_http_config": {"http_protocol_options": {}},
+}
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _model_routes(route: Route) -> list[dict[str, Any]]:
+    marker = {"model": route.model, "generation": route.generation, "digest": route_digest(route)}
+    return [{**action, "metadata": {"filter_metadata": {METADATA: marker}}} for action in _actions(route)]
+
+
+def _actions(route: Route) -> list[dict[str, Any]]:
+    predict = {"path": f"/models/{route.model}/predict"}
+    protocol = {"path_separated_prefix": f"/v2/models/{route.model}"}
+    if not route.shares:
+        message = {"error": f"no release of {route.model} is in production", "expected": "a release that was promoted: see mlops status"}
+        return [{"match": match, **_answer(503, message)} for match in (predict, protocol)]
+    forward = _forward(route)
+    return [{"match": predict, "route": {**forward, "prefix_rewrite": "/predict"}}, {"match": protocol, "route": forward}]
+
+
+def _forward(route: Route) -> dict[str, Any]:
+    action: dict[str, Any] = {
+        "weighted_clusters": {"clusters": [_weighted(route.model, share) for share in route.shares], "use_hash_policy": True},
+        "hash_policy": [
+            {"header": {"header_name": "x-unit"}, "terminal": True},
+            {"header": {"header_name": "x-request-id"}},
+        ],
+        "timeout": REQUEST_TIMEOUT,
+        # A copy is known by the suffix -shadow that Envoy appends to the host: callers must not be able to send it themselves.
+        "host_rewrite_literal": route.model,
+    }
+    if route.mirror is not None:
+        fraction = {"default_value": {"numerator": route.mirror.percent, "denominator": "HUNDRED"}}
+        action["request_mirror_policies"] = [{"cluster": cluster_name(route.model, route.mirror.release), "runtime_fraction": fraction}]
+    return action
+
+
+def _weighted(model: str, share: Share) -> dict[str, Any]:
+    return {"name": cluster_name(model, share.release), "weight": (share.end - share.start) * 100}
+
+
+def _unknown(known: list[str]) -> dict[str, Any]:
+    message = {"error": "no such model", "expected": "/models/<model>/predict or /v2/models/<model>/...", "models": known}
+    return {"match": {"prefix": "/"}, **_answer(404, message)}
+
+
+def _answer(status: int, message: Mapping[str, Any]) -> dict[str, Any]:
+    body = {"inline_string": json.dumps(message)}
+    return {"direct_response": {"status": status, "body": body}, "response_headers_to_add": _JSON}

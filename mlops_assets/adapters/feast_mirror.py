@@ -1,0 +1,103 @@
+"""The feature views on this machine, where Feast can read them: a checked copy of what the object store has, and the lock on it."""
+
+import fcntl
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mlops_assets.adapters import feature_rows
+from mlops_assets.core.errors import BadData
+from mlops_assets.core.feature_views import View
+from mlops_assets.ports import ObjectInfo, ObjectStore
+
+PREFIX = "tables/features"
+"""Where the object store has the views: ``<view>/<YYYY-MM-DD>.parquet`` below it."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The views' rows on this machine: one checked file a day, and all of them in one for Feast to read."""
+
+    home: Path
+    objects: ObjectStore
+
+    def path(self, view: View) -> Path:
+        return self.home / "views" / f"{view.name}-{schema_digest(view)}.parquet"
+
+    def read(self, view: View) -> pd.DataFrame:
+        return pd.read_parquet(self.path(view))
+
+    def sync(self, view: View) -> None:
+        """Fetch the days whose etag is new, forget those that are gone, and join them anew if anything changed."""
+        folder = self.home / "days" / f"{view.name}-{schema_digest(view)}"
+        wanted = {_day_file(info): info for info in self.objects.list(f"{PREFIX}/{view.name}/")}
+        held = {path.name for path in folder.glob("*.parquet")}
+        for name in wanted.keys() - held:
+            replace_rows(folder / name, view, self._fetch(view, wanted[name].key))
+        if held == wanted.keys() and self.path(view).exists():
+            return
+        days = [pd.read_parquet(folder / name) for name in sorted(wanted)]
+        joined = pd.concat([rows for rows in days if len(rows)] or [feature_rows.empty(view)], ignore_index=True)
+        replace_rows(self.path(view), view, joined)
+        for name in held - wanted.keys():
+            (folder / name).unlink(missing_ok=True)
+
+    def _fetch(self, view: View, key: str) -> pd.DataFrame:
+        try:
+            return feature_rows.conform(view, pd.read_parquet(io.BytesIO(self.objects.get(key))))
+        except BadData as error:
+            raise BadData(f"{key}: {error}") from error
+
+
+class HomeLock:
+    """A lock between processes: many readers or one writer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._held(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        with self._held(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _held(self, kind: int) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as handle:
+            fcntl.flock(handle, kind)
+            yield
+
+
+def schema_digest(view: View) -> str:
+    """Tells files of a view's present columns from those of its earlier ones."""
+    columns = ",".join([*view.columns, *(field.type for field in view.fields)])
+    return hashlib.sha256(columns.encode()).hexdigest()[:12]
+
+
+def _day_file(info: ObjectInfo) -> str:
+    """A name that says which day and which version of it a file holds."""
+    etag = "".join(character for character in info.etag if character.isalnum())
+    return f"{Path(info.key).stem}.{etag}.parquet"
+
+
+def replace_rows(path: Path, view: View, rows: pd.DataFrame) -> None:
+    """Write rows of a view at once, with the types spelled out: of a column of nulls alone Parquet would not know its type."""
+    import pyarrow as pa
+
+    types = {name: pa.timestamp("us", tz="UTC") for name in feature_rows.TIMESTAMPS} | {view.entity: pa.string()}
+    types |= {field.name: pa.float64() if field.type == "float" else pa.string() for field in view.fields}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}")
+    rows.to_parquet(scratch, index=False, schema=pa.schema([(name, types[name]) for name in view.columns]))
+    os.replace(scratch, path)

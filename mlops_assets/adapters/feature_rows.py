@@ -1,0 +1,143 @@
+"""What both feature stores do alike: find a model's definitions, check rows, and put answers together."""
+
+from datetime import date, datetime
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+import pandas as pd
+
+from mlops_assets.core.errors import BadData, NotFound, SpecError
+from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureService, View
+from mlops_assets.core.model_spec import Features
+
+T = TypeVar("T")
+TIMESTAMPS = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
+
+
+def load_definitions(transform: str) -> FeatureDefinitions:
+    """The definitions in the module of ``transform``, e.g. ``feature_repo.flight_delay:build_views``.
+
+    Raises:
+        NotFound: if there is no such module.
+        SpecError: if it does not declare ``VIEWS`` and ``SERVICES``.
+    """
+    name = transform.partition(":")[0]
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        raise NotFound(f"features.transform: module {name!r} cannot be imported ({error}): correct the path or install it") from error
+    views, services = _declared(module, "VIEWS", View), _declared(module, "SERVICES", FeatureService)
+    source = Path(module.__file__).read_text() if module.__file__ else ""
+    return FeatureDefinitions(views, services, source)
+
+
+def _declared(module: ModuleType, name: str, kind: type[T]) -> tuple[T, ...]:
+    found = getattr(module, name, None)
+    if not isinstance(found, tuple) or not all(isinstance(item, kind) for item in found):
+        raise SpecError(f"{module.__name__}: got {name} = {found!r}, expected a tuple of {kind.__name__}: declare it there")
+    return found
+
+
+def check_day(view: str, day: date, rows: pd.DataFrame) -> pd.DataFrame:
+    """One day of a view as it is stored: timestamps in UTC microseconds, all within the day.
+
+    Raises:
+        BadData: if a timestamp column is missing, null, without a zone, or of another day.
+    """
+    missing = [name for name in TIMESTAMPS if name not in rows]
+    if missing:
+        raise BadData(f"view {view!r} of {day}: {', '.join(missing)} is missing, got {', '.join(rows.columns)}: the transform must add it")
+    for name in TIMESTAMPS:
+        if not isinstance(rows[name].dtype, pd.DatetimeTZDtype) or rows[name].isna().any():
+            raise BadData(f"view {view!r} of {day}: {name} must be a time with its zone in every row, got {rows[name].dtype}")
+    checked = rows.assign(**{name: utc_micro(rows[name]) for name in TIMESTAMPS})
+    other = checked[checked[EVENT_TIMESTAMP].dt.date != day]
+    if len(other):
+        raise BadData(f"view {view!r} of {day}: {len(other)} rows lie outside that day (UTC), first {other[EVENT_TIMESTAMP].iloc[0]}")
+    return checked
+
+
+def conform(view: View, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the view's columns and types. A field that the stored rows do not have yet is null; of equal rows the last counts.
+
+    Raises:
+        BadData: if the entity column is missing or null in some row, or a number is none.
+    """
+    if view.entity not in rows or rows[view.entity].isna().any():
+        raise BadData(f"view {view.name!r}: entity column {view.entity!r} is missing or null in some rows, got {', '.join(rows.columns)}")
+    full = rows.reindex(columns=list(view.columns))
+    try:
+        typed = full.astype({field.name: "float64" for field in view.fields if field.type == "float"})
+    except (TypeError, ValueError) as error:
+        raise BadData(f"view {view.name!r}: {error}; declare the field as 'string' or mend the transform") from error
+    typed = typed.astype(dict.fromkeys((view.entity, *(field.name for field in view.fields if field.type == "string")), "object"))
+    return typed.drop_duplicates([view.entity, *TIMESTAMPS], keep="last").reset_index(drop=True)
+
+
+def empty(view: View) -> pd.DataFrame:
+    """No rows, in the view's columns and types."""
+    times = pd.Series(dtype="datetime64[us, UTC]")
+    return conform(view, pd.DataFrame(dict.fromkeys(TIMESTAMPS, times) | {view.entity: pd.Series(dtype=object)}))
+
+
+def visible(view: View, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that ever are an entity's newest, with ``visible_from``, in that order.
+
+    A row is visible from the later of its timestamps on. Then the newest counts: by ``event_timestamp``, and among equal
+    ones by ``created_timestamp``; so a late correction of an old value does not hide a newer value.
+    """
+    ordered = rows.sort_values(list(TIMESTAMPS), kind="stable").reset_index(drop=True)
+    ordered["newness"] = ordered.index
+    ordered["visible_from"] = ordered[list(TIMESTAMPS)].max(axis=1)
+    ordered = ordered.sort_values(["visible_from", "newness"])
+    newest = ordered.groupby(view.entity)["newness"].cummax()
+    return ordered[ordered["newness"] == newest].drop(columns="newness")
+
+
+def latest(view: View, rows: pd.DataFrame, until: datetime) -> pd.DataFrame:
+    """The row of each entity that stands at ``until``, sorted by entity; those past their time to live are left out."""
+    moment = pd.Timestamp(until)
+    standing = rows[rows[EVENT_TIMESTAMP].between(moment - view.ttl, moment) & (rows[CREATED_TIMESTAMP] <= moment)]
+    newest = standing.sort_values(list(TIMESTAMPS), kind="stable").drop_duplicates(view.entity, keep="last")
+    return newest[list(view.columns)].sort_values(view.entity).reset_index(drop=True)
+
+
+def changed(view: View, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """The rows to write so that a store that holds ``before`` holds ``after``: an entity that no longer stands gets nulls."""
+    same = after.merge(before, how="inner", on=list(view.columns))[view.entity]
+    new = after[~after[view.entity].isin(same)]
+    gone = before[~before[view.entity].isin(after[view.entity])][[view.entity, *TIMESTAMPS]]
+    return pd.concat([new, conform(view, gone)], ignore_index=True) if len(gone) else new.reset_index(drop=True)
+
+
+def check_entities(features: Features, projection: tuple[View, ...], entities: pd.DataFrame, timed: bool) -> None:
+    """See that the columns to look values up by are there, else :class:`BadData`."""
+    wanted = list(dict.fromkeys(view.entity for view in projection)) + ([EVENT_TIMESTAMP] if timed else [])
+    missing = [name for name in wanted if name not in entities]
+    if missing:
+        raise BadData(f"service {features.service!r} looks up by {', '.join(missing)}, got columns {', '.join(entities.columns)}: add them")
+    if timed and not isinstance(entities[EVENT_TIMESTAMP].dtype, pd.DatetimeTZDtype):
+        raise BadData(f"{EVENT_TIMESTAMP} must be a time with its zone, got {entities[EVENT_TIMESTAMP].dtype}: localize it to UTC")
+
+
+def assemble(features: Features, entities: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """The entity rows as they were given, beside them the values looked up; every input of the model must be among them.
+
+    Raises:
+        BadData: if an input is neither a field of the service nor a column of the entities.
+    """
+    own = entities.drop(columns=[name for name in values if name in entities])
+    frame = pd.concat([own, values.set_axis(entities.index, axis=0)], axis=1)
+    missing = [name for name in features.names if name not in frame]
+    if missing:
+        raise BadData(
+            f"inputs {', '.join(missing)} are neither fields of service {features.service!r} nor columns of the rows asked for: "
+            "add them to the service or to the events"
+        )
+    return frame
+
+
+def utc_micro(times: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
+    return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")

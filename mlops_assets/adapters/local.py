@@ -1,0 +1,42 @@
+"""All adapters of the stack on this machine, together."""
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlops_assets import credentials
+from mlops_assets.ports import Platform
+from mlops_assets.settings import Settings
+
+FEATURE_REPO = Path(__file__).resolve().parents[2] / "feature_repo"
+
+
+def wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def local_platform(settings: Settings | None = None) -> Platform:
+    """The adapters of the stack that ``mlops up`` starts on this machine. Nothing is connected before it is used."""
+    from mlops_assets.adapters.envoy import EnvoyGateway
+    from mlops_assets.adapters.feast import FeastFeatureStore
+    from mlops_assets.adapters.mlflow import MlflowRegistry
+    from mlops_assets.adapters.prediction_log import S3PredictionLog
+    from mlops_assets.adapters.processes import SupervisedDeployments
+    from mlops_assets.adapters.s3 import S3ObjectStore, S3PolicyStore
+
+    settings = settings or Settings.from_environment()
+    if "AWS_ACCESS_KEY_ID" not in os.environ:
+        os.environ.update(credentials.read(settings.home).environment())
+    objects = S3ObjectStore(settings.s3_url)
+    return Platform(
+        clock=wall_clock,
+        objects=objects,
+        policies=S3PolicyStore(settings.s3_url),
+        registry=MlflowRegistry(settings.mlflow_url),
+        features=FeastFeatureStore(FEATURE_REPO, settings.home / "feast", objects),
+        deployments=SupervisedDeployments(settings, [sys.executable, "-m", "serving", "--port", "{port}"]),
+        gateway=EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"}),
+        predictions=S3PredictionLog(objects),
+        pace=float(os.environ.get("MLOPS_PACE", "1")),
+    )

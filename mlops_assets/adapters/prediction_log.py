@@ -1,0 +1,214 @@
+"""The prediction log: Parquet files in the object store, named by the time at which they were shipped.
+
+``predictions/<model>/<yyyymmddThhmmss_microseconds>-<release>-<replica>-<sequence>.parquet``. Replicas write beside each other, so a
+name may show up a little after a later one. A :class:`_Position` therefore says up to where everything was read, and lists what was
+read of the last ``settle``, as hashes. A shipper that comes later than that takes a new name and leaves an empty object under the old.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from mlops_assets.core.errors import BadData
+from mlops_assets.ports import Clock, ObjectInfo, ObjectStore, Predictions
+
+if TYPE_CHECKING:  # pyarrow costs a serving process 60 MB, which it pays when it ships and not before
+    import pyarrow as pa
+
+FEATURE_PREFIX = "feature__"
+KEY_COLUMNS = ("request_id", "release", "role")
+TOMBSTONE = b""
+"""What a shipper leaves under a name that it gave up: an upload still under way can no longer take it."""
+
+_BUCKET = "predictions"
+_STAMP = "%Y%m%dT%H%M%S_%f"
+_STAMP_LENGTH = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One served answer. ``features`` are raw values in the order of the model's inputs; the times have their zone."""
+
+    request_id: str
+    unit: str
+    role: str
+    score: float
+    decision: bool
+    latency_ms: float
+    logged_at: datetime
+    event_time: datetime
+    features: tuple[float | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedInput:
+    """A feature as it is logged: a category's column holds strings, any other's numbers."""
+
+    name: str
+    category: bool
+
+
+def object_key(model: str, shipped_at: datetime, release: str, replica: str, sequence: int) -> str:
+    """Where a file goes that is shipped now.
+
+    >>> object_key("flight-delay", datetime(2026, 11, 23, 10, 5, 0, 42, UTC), "v3", "a1", 7)
+    'predictions/flight-delay/20261123T100500_000042-v3-a1-000007.parquet'
+    """
+    return f"{_prefix(model)}{shipped_at.astimezone(UTC).strftime(_STAMP)}-{release}-{replica}-{sequence:06d}.parquet"
+
+
+def shipped_at(key: str) -> datetime:
+    """The time in an object's name; :class:`BadData` if it has none."""
+    name = key.rsplit("/", 1)[-1]
+    try:
+        return datetime.strptime(name[:_STAMP_LENGTH], _STAMP).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise BadData(f"object {key!r}: its name does not begin with a time such as 20261123T100500_000042: remove it") from error
+
+
+def to_parquet(model: str, release: str, inputs: Sequence[LoggedInput], answers: Sequence[Answer]) -> bytes:
+    """Answers of one release as a Parquet file. The same answers give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    time = pa.timestamp("us", "UTC")
+    columns = {
+        "request_id": pa.array([answer.request_id for answer in answers], pa.string()),
+        "release": pa.array([release] * len(answers), pa.string()),
+        "role": pa.array([answer.role for answer in answers], pa.string()),
+        "unit": pa.array([answer.unit for answer in answers], pa.string()),
+        "score": pa.array([answer.score for answer in answers], pa.float64()),
+        "decision": pa.array([answer.decision for answer in answers], pa.bool_()),
+        "latency_ms": pa.array([answer.latency_ms for answer in answers], pa.float64()),
+        "logged_at": pa.array([answer.logged_at for answer in answers], time),
+        "event_time": pa.array([answer.event_time for answer in answers], time),
+        "model": pa.array([model] * len(answers), pa.string()),
+    }
+    for place, feature in enumerate(inputs):
+        kind = pa.string() if feature.category else pa.float64()
+        columns[FEATURE_PREFIX + feature.name] = pa.array([answer.features[place] for answer in answers], kind)
+    buffer = BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+class S3PredictionLog:
+    """:class:`mlops_assets.ports.PredictionLog` over the files that serving processes ship.
+
+    Args:
+        objects: where they are shipped to.
+        settle: how much later than its name says a file may show up, the difference of the machines' clocks included. It delays
+            nothing: files are read at once, and remembered for this long.
+        clock: the present time.
+    """
+
+    def __init__(self, objects: ObjectStore, settle: timedelta = timedelta(seconds=60), clock: Clock = lambda: datetime.now(UTC)) -> None:
+        self._objects, self._settle, self._clock = objects, settle, clock
+
+    def read(self, model: str, after: str = "", columns: Sequence[str] | None = None) -> Predictions:
+        """The answers that were shipped since ``after`` was current, in the order of the log.
+
+        A request that was answered twice (a client's retry) counts once within one read, by request id, release and role. A column
+        that a file does not have is null.
+
+        Raises:
+            BadData: if ``after`` is no position, or an object is no such file.
+        """
+        position = _Position.parse(after)
+        listed = self._objects.list(_prefix(model), after=_prefix(model) + position.settled if position.settled else "")
+        new = [entry for entry in listed if entry.size > len(TOMBSTONE) and _mark(entry.key) not in position.seen]
+        wanted = None if columns is None else tuple(dict.fromkeys([*KEY_COLUMNS, *columns]))
+        table = _concatenate([_read(self._objects.get(entry.key), entry.key, wanted) for entry in new], wanted)
+        rows = table.to_pandas().drop_duplicates(list(KEY_COLUMNS), ignore_index=True)
+        return Predictions(rows if columns is None else rows[list(columns)], self._advance(model, position, listed).text())
+
+    def position(self, model: str, at: datetime | None = None) -> str:
+        """The present end of the log: what is shipped from now on comes after it. With ``at``, what was shipped since then does."""
+        if at is not None:
+            return _Position(at.astimezone(UTC).strftime(_STAMP)).text()
+        floor = (self._clock().astimezone(UTC) - self._settle).strftime(_STAMP)
+        listed = self._objects.list(_prefix(model), after=_prefix(model) + floor)
+        return _Position(floor, tuple(_mark(entry.key) for entry in listed)).text()
+
+    def _advance(self, model: str, position: _Position, listed: Sequence[ObjectInfo]) -> _Position:
+        if not listed:
+            return position
+        # the clock of one shipper that is fast must not hide what the others ship
+        latest = min(shipped_at(listed[-1].key), self._clock().astimezone(UTC))
+        settled = max(position.settled, (latest - self._settle).strftime(_STAMP))
+        return _Position(settled, tuple(_mark(entry.key) for entry in listed if entry.key > _prefix(model) + settled))
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Everything named before ``settled`` was read, and of what is named after it the files in ``seen``."""
+
+    settled: str = ""
+    seen: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        return json.dumps([self.settled, *self.seen], separators=(",", ":")) if self.settled else ""
+
+    @classmethod
+    def parse(cls, text: str) -> _Position:
+        if not text:
+            return cls()
+        try:
+            settled, *seen = json.loads(text)
+            datetime.strptime(settled, _STAMP).replace(tzinfo=UTC)
+        except (ValueError, TypeError) as error:
+            raise BadData(
+                f"position of the prediction log: got {text[:60]!r}, expected one that it gave out itself: begin with ''"
+            ) from error
+        return cls(settled, tuple(seen))
+
+
+def _prefix(model: str) -> str:
+    return f"{_BUCKET}/{model}/"
+
+
+def _mark(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def _read(data: bytes, key: str, columns: Sequence[str] | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(BytesIO(data))
+        return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])
+    except pa.ArrowException as error:
+        raise BadData(f"object {key!r}: got no Parquet file ({error}): remove it, or restore it") from error
+
+
+def _concatenate(tables: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:
+    """The tables below each other. A feature that was a number in one release and a category in another becomes a string."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    empty = pq.read_table(BytesIO(to_parquet("", "", (), ())))
+    types: dict[str, set[pa.DataType]] = {field.name: {field.type} for field in empty.schema}
+    for table in tables:
+        for field in table.schema:
+            types.setdefault(field.name, set()).add(field.type)
+    for name in columns or ():
+        types.setdefault(name, {pa.float64()})
+    names = list(types) if columns is None else list(columns)
+    schema = pa.schema([(name, types[name].copy().pop() if len(types[name]) == 1 else pa.string()) for name in names])
+    return pa.concat_tables([_conform(table, schema) for table in (empty, *tables)])
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type) for field in schema
+    ]
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,188 @@
+"""Releases as local processes, one each, under supervisord. A release is a file in ``<home>/supervisor``."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.adapters.release_client import answers_ready, scores
+from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Fault, Program, Supervisor, log_tail
+from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
+from mlops_assets.core.model_spec import Serving
+from mlops_assets.ports import Deployment
+from mlops_assets.settings import HOST, Settings
+
+_HEADER = "; port "
+_POLL_SECONDS = 0.05
+_ENDS_BEFORE_GIVING_UP = 3
+_STOPPED = {"STOPPED", "EXITED", "FATAL"}
+
+
+class SupervisedDeployments:
+    """Local processes as the :class:`~mlops_assets.ports.Deployments`.
+
+    Args:
+        settings: home and ports of the stack.
+        command: starts one release; ``{port}`` becomes the port on which it must listen. It finds ``MLOPS_MODEL``,
+            ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_THREADS``, ``MLOPS_HOME`` and ``MLOPS_PORT`` in its environment,
+            and the credentials that supervisord was started with.
+    """
+
+    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+        self._settings = settings
+        self._command = command
+        self._programs = settings.home / PROGRAMS
+        self._supervisor = Supervisor(settings.home / SOCKET)
+
+    def start(self, model: str, release: str, digest: str, serving: Serving | None) -> None:
+        """Run this release; harmless if it runs. Other ``serving`` takes effect when a release is started after a stop.
+
+        Raises:
+            Unavailable: if supervisord does not answer, or no port is free.
+            BadData: if supervisord cannot read a file in its folder.
+        """
+        name, file = _name(model, release), self._file(model, release)
+        with self._locked():
+            if not file.exists():
+                self._write(model, release, digest, serving or Serving())
+            known = self._supervisor.process(name)
+            if known is None:
+                self._supervisor.add(name)
+            elif known["statename"] in _STOPPED:
+                self._supervisor.ensure_started(name)
+
+    def stop(self, model: str, release: str) -> None:
+        """Drain (TERM, then ten seconds) and end this release; harmless if it does not run.
+
+        Raises:
+            Unavailable: if supervisord does not answer.
+        """
+        name = _name(model, release)
+        self._supervisor.call("stopProcessGroup", name, harmless=[Fault.BAD_NAME, Fault.NOT_RUNNING])
+        with self._locked():
+            self._supervisor.remove(name)
+            self._file(model, release).unlink(missing_ok=True)
+
+    def running(self, model: str) -> Sequence[Deployment]:
+        """What runs of this model, or is meant to, ready or not. Needs no supervisord."""
+        found = []
+        for file, port in self._ports(f"{model}.*.conf"):
+            endpoint = f"{HOST}:{port}"
+            release = file.name.removeprefix(f"{model}.").removesuffix(".conf")
+            found.append(Deployment(model, release, endpoint, answers_ready(endpoint)))
+        return found
+
+    def wait_ready(self, model: str, release: str, within: float) -> Deployment:
+        """Wait until the release answers 200 to ``GET /ready``.
+
+        Raises:
+            NotReady: after ``within`` seconds, or earlier if the process keeps ending; with the end of its log.
+            NotFound: if the release was not started.
+            Unavailable: if supervisord does not answer.
+        """
+        name, file = _name(model, release), self._file(model, release)
+        if not file.exists():
+            raise NotFound(f"{release} of {model} was not started, expected {file.name} in {PROGRAMS}/: start it first")
+        endpoint = f"{HOST}:{_port(file)}"
+        deadline, ends, pid = time.monotonic() + within, 0, 0
+        while not answers_ready(endpoint):
+            info = self._supervisor.process(name) or {"statename": "UNKNOWN", "pid": 0}
+            if pid and info["pid"] != pid:
+                ends += 1
+            pid = int(info["pid"])
+            if info["statename"] == "FATAL" or ends >= _ENDS_BEFORE_GIVING_UP:
+                raise NotReady(f"{release} of {model} keeps ending while it starts; {self._log_end(name)}")
+            if time.monotonic() >= deadline:
+                state = str(info["statename"]).lower()
+                raise NotReady(
+                    f"{release} of {model} ({state}) did not answer 200 to GET /ready within {within:g} s; {self._log_end(name)}"
+                )
+            time.sleep(_POLL_SECONDS)
+        return Deployment(model, release, endpoint, True)
+
+    def predict(self, deployment: Deployment, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """The scores that this very release answers to rows of inputs. It logs them as a shadow's.
+
+        Raises:
+            BadData: if the release refuses the rows.
+            Unavailable: if it does not answer, or fails.
+        """
+        return scores(deployment.endpoint, deployment.model, rows)
+
+    def _log_end(self, name: str) -> str:
+        return f"its log ends:\n{log_tail(self._log(name))}"
+
+    def _write(self, model: str, release: str, digest: str, serving: Serving) -> None:
+        name, port = _name(model, release), self._free_port()
+        environment = {
+            "MLOPS_MODEL": model,
+            "MLOPS_RELEASE": release,
+            "MLOPS_MODEL_DIGEST": digest,
+            "MLOPS_THREADS": str(serving.threads),
+            "MLOPS_HOME": str(self._settings.home),
+            "MLOPS_PORT": str(port),
+        }
+        command = [part.replace("{port}", str(port)) for part in self._command]
+        log = self._log(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = self._file(model, release)
+        # One half-written file would keep supervisord from reading any.
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        temporary.write_text(f"{_HEADER}{port}\n{Program(name, command, log, environment).section()}")
+        os.replace(temporary, file)
+
+    def _free_port(self) -> int:
+        taken = {port for _, port in self._ports("*.conf")}
+        for port in self._settings.release_ports:
+            if port not in taken and can_listen(port):
+                return port
+        ports = self._settings.release_ports
+        raise Unavailable(
+            f"no port from {ports.start} to {ports.stop - 1} is free for a release: stop some, or choose another MLOPS_BASE_PORT"
+        )
+
+    def _ports(self, pattern: str) -> Iterator[tuple[Path, int]]:
+        for file in sorted(self._programs.glob(pattern)):
+            # It may be stopped, and its file gone, between the two looks.
+            with suppress(FileNotFoundError):
+                yield file, _port(file)
+
+    def _file(self, model: str, release: str) -> Path:
+        return self._programs / f"{_name(model, release)}.conf"
+
+    def _log(self, name: str) -> Path:
+        return self._settings.home / "logs" / f"{name}.log"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._programs.mkdir(parents=True, exist_ok=True)
+        with (self._programs / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def can_listen(port: int) -> bool:
+    """Whether a server could listen on this port of loopback now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _name(model: str, release: str) -> str:
+    return f"{model}.{release}"
+
+
+def _port(file: Path) -> int:
+    first, _, _ = file.read_text().partition("\n")
+    try:
+        return int(first.removeprefix(_HEADER))
+    except ValueError as error:
+        raise BadData(f"{file} begins with {first!r}, expected '{_HEADER}<number>': delete it, and the release is started anew") from error

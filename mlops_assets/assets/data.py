@@ -1,0 +1,343 @@
+"""From landed files to a frozen training set: the ``data`` group of a model."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from importlib import import_module
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from mlops_assets.adapters import landing, tables
+from mlops_assets.assets import keys
+from mlops_assets.assets.documents import TrainingSet
+from mlops_assets.core.errors import BadData
+from mlops_assets.core.model_spec import Dataset, ModelSpec
+from mlops_assets.core.signature import encode
+from mlops_assets.ports import Platform
+
+LEAK_AUC = 0.995
+"""A single feature that ranks the outcomes better than this is taken for a copy of the label."""
+
+PARITY_SAMPLE = 200
+"""How many entities the online store is compared on."""
+
+
+def build_data_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
+    datasets = [_dataset_asset(spec, name, dataset) for name, dataset in spec.data.datasets.items()]
+    return [*datasets, _features_asset(spec), _training_set_asset(spec), _online_features_asset(spec)]
+
+
+def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDefinition:
+    key = keys.key(spec, name)
+
+    @dg.asset(
+        key=key,
+        group_name=keys.group(spec, "data"),
+        partitions_def=keys.days(spec),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        owners=list(spec.owners),
+        kinds={"parquet", "s3"},
+        description=f"The {name} of {spec.name} that landed, validated; refused files are in quarantine with their reason.",
+        check_specs=[dg.AssetCheckSpec(check, asset=key, blocking=True) for check in ("schema", "null_rate", "volume")],
+    )
+    def ingested(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+        landed = [landing.read_day(platform.objects, spec.name, name, dataset, day) for day in _days(context.partition_keys)]
+        digests = [tables.write_day(platform.objects, spec.name, name, day.day, day.rows) for day in landed]
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(tables.digests(digests)),
+            metadata=_ingest_metadata(landed),
+            check_results=[_schema_check(spec, landed), _null_rate_check(dataset, landed), _volume_check(dataset, landed)],
+        )
+
+    return ingested
+
+
+def _features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.key(spec, "features"),
+        deps=[keys.key(spec, name) for name in spec.data.datasets],
+        group_name=keys.group(spec, "data"),
+        partitions_def=keys.days(spec),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        owners=list(spec.owners),
+        kinds={"feast", "parquet"},
+        description=f"The rows of every feature view of {spec.features.service}, by the day in which they became known.",
+    )
+    def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+        days = _days(context.partition_keys)
+        start, end = _midnight(days[0]), _midnight(days[-1] + timedelta(days=1))
+        datasets = read_datasets(platform, spec, days[0] - spec.features.lookback, days[-1])
+        views = load(spec.features.transform)(datasets, start, end)
+        for view, rows in views.items():
+            by_day = dict(list(rows.groupby(rows["event_timestamp"].dt.date))) if len(rows) else {}
+            for day in days:
+                platform.features.write(view, day, by_day.get(day, rows.iloc[:0]))
+        return dg.MaterializeResult(metadata={f"rows_{view}": len(rows) for view, rows in views.items()})
+
+    return features
+
+
+class TrainingSetConfig(dg.Config):
+    """What a training is asked for. ``as_of`` is a data time (ISO); by default the end of the newest day of events."""
+
+    as_of: str | None = None
+    gate: str | None = None
+    trigger: str = "manual"
+
+
+def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
+    key = keys.key(spec, "training_set")
+
+    @dg.asset(
+        key=key,
+        deps=[keys.key(spec, name) for name in ("events", "labels", "features")],
+        group_name=keys.group(spec, "data"),
+        owners=list(spec.owners),
+        kinds={"feast", "duckdb"},
+        dagster_type=dg.Any,
+        description="Point-in-time correct rows: each event with what was known at its time and what came true. Content-addressed.",
+        check_specs=[dg.AssetCheckSpec(check, asset=key, blocking=True) for check in ("no_leakage", "feature_schema")],
+    )
+    def training_set(config: TrainingSetConfig, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+        as_of = datetime.fromisoformat(config.as_of) if config.as_of else data_time(platform, spec)
+        rows = labelled_rows(platform, spec, as_of)
+        training, holdout = split_holdout(spec, rows, as_of)
+        parts = [tables.write_set(platform.objects, spec.name, part) for part in (training, holdout)]
+        document = TrainingSet(
+            digest=tables.digests(parts),
+            training=parts[0],
+            holdout=parts[1],
+            as_of=as_of,
+            rows=len(training),
+            holdout_rows=len(holdout),
+            feature_hash=platform.features.service_hash(spec.features),
+            trigger=config.trigger,
+            gate=config.gate or spec.gates.default,  # type: ignore[arg-type]
+        )
+        return dg.MaterializeResult(
+            value=document,
+            data_version=dg.DataVersion(document.digest),
+            metadata={
+                "rows": len(training),
+                "holdout_rows": len(holdout),
+                "positive_rate": float(training[spec.label.column].mean()),
+                "as_of": dg.MetadataValue.timestamp(as_of),
+                "trigger": config.trigger,
+                "gate": document.gate,
+                "training_digest": parts[0],
+                "holdout_digest": parts[1],
+            },
+            check_results=[_leakage_check(spec, training, holdout), _feature_schema_check(spec, training)],
+        )
+
+    return training_set
+
+
+def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
+    key = keys.key(spec, "online_features")
+
+    @dg.asset(
+        key=key,
+        deps=[keys.key(spec, "features")],
+        group_name=keys.group(spec, "data"),
+        owners=list(spec.owners),
+        kinds={"feast", "sqlite"},
+        description="The newest value of every feature, where a serving process can look it up.",
+        check_specs=[dg.AssetCheckSpec("online_offline_parity", asset=key)],
+    )
+    def online_features(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+        until = data_time(platform, spec)
+        written = platform.features.materialize(spec.features, until)
+        return dg.MaterializeResult(
+            metadata={"entities_written": written, "as_of": dg.MetadataValue.timestamp(until)},
+            check_results=[_parity_check(platform, spec, until)],
+        )
+
+    return online_features
+
+
+def read_datasets(platform: Platform, spec: ModelSpec, start: date, end: date) -> dict[str, pd.DataFrame]:
+    """Every dataset's validated rows of the days ``[start, end]``, with its columns even where there are no rows."""
+    found = {name: tables.read_days(platform.objects, spec.name, name, start, end) for name in spec.data.datasets}
+    return {name: rows if len(rows) else landing.empty(spec.data.datasets[name]) for name, rows in found.items()}
+
+
+def data_time(platform: Platform, spec: ModelSpec) -> datetime:
+    """The time of the data: the end of the newest day of events that was ingested.
+
+    Raises:
+        BadData: if no day was.
+    """
+    days = tables.days(platform.objects, spec.name, "events")
+    if not days:
+        raise BadData(f"{spec.name} has no events yet: land files under {landing.prefix(spec.name)}events/ and materialize events")
+    return _midnight(days[-1] + timedelta(days=1))
+
+
+def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.DataFrame:
+    """Events whose label is older than its horizon at ``as_of``, with label and features as of the event.
+
+    An event without a label by then (a cancelled flight, say) is not among them: it is neither a yes nor a no.
+    """
+    newest = as_of - spec.label.horizon
+    oldest = newest - spec.holdout.window - spec.training.window
+    datasets = read_datasets(platform, spec, oldest.date(), as_of.date())
+    events, labels = datasets["events"], datasets["labels"]
+    known_at = spec.data.datasets["labels"].known_at
+    if known_at is not None:
+        labels = labels[labels[known_at] <= as_of]
+    event_key, event_time = list(spec.data.datasets["events"].key), spec.data.datasets["events"].time
+    due = events[(events[event_time] >= oldest) & (events[event_time] < newest)]
+    joined = due.merge(labels[[*event_key, spec.label.column]], on=event_key, how="inner")
+    if joined.empty:
+        raise BadData(f"{spec.name} has no labelled event between {oldest} and {newest}: land labels, or wait until they are due")
+    ordered = joined.rename(columns={event_time: "event_timestamp"}).sort_values(["event_timestamp", *event_key], ignore_index=True)
+    return platform.features.as_of(spec.features, ordered)
+
+
+def split_holdout(spec: ModelSpec, rows: pd.DataFrame, as_of: datetime) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows to train on, and the newest window that is only judged on.
+
+    Raises:
+        BadData: if either has too few rows.
+    """
+    border = as_of - spec.label.horizon - spec.holdout.window
+    before = rows["event_timestamp"] < border
+    training, holdout = rows[before].reset_index(drop=True), rows[~before].reset_index(drop=True)
+    if len(training) < spec.training.min_rows or holdout.empty:
+        raise BadData(
+            f"{spec.name}: {len(training)} rows before {border} to train on and {len(holdout)} after it to judge on, expected at least "
+            f"{spec.training.min_rows} and 1: land more days"
+        )
+    return training, holdout
+
+
+def load(path: str):  # type: ignore[no-untyped-def]  # what users wrote, of any type
+    """The object behind an import path such as ``my_package.my_module:my_function``."""
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
+
+
+def _days(partition_keys: Sequence[str]) -> list[date]:
+    return [date.fromisoformat(partition) for partition in partition_keys]
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataValue | int]:
+    refused = [quarantined for day in landed for quarantined in day.quarantined]
+    records = [dg.TableRecord({"file": item.key, "reason": item.reason}) for item in refused]
+    return {
+        "rows": sum(len(day.rows) for day in landed),
+        "files": sum(day.files for day in landed),
+        "quarantined_files": len(refused),
+    } | ({"quarantined": dg.MetadataValue.table(records)} if records else {})
+
+
+def _schema_check(spec: ModelSpec, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
+    files = sum(day.files for day in landed)
+    refused = [item for day in landed for item in day.quarantined]
+    share, limit = len(refused) / max(files, 1), spec.data.max_quarantined_share
+    return dg.AssetCheckResult(
+        check_name="schema",
+        passed=share <= limit,
+        description=refused[0].reason if refused else None,
+        metadata={"quarantined_share": share, "max_quarantined_share": limit, "quarantined_files": len(refused), "files": files},
+    )
+
+
+def _null_rate_check(dataset: Dataset, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
+    rows = pd.concat([day.rows for day in landed])
+    rates = rows.isna().mean() if len(rows) else pd.Series(dtype=float)
+    above = {name: float(rate) for name, rate in rates.items() if rate > dataset.columns[str(name)].max_null_rate}
+    return dg.AssetCheckResult(
+        check_name="null_rate",
+        passed=not above,
+        description="; ".join(
+            f"{name}: {rate:.1%} null, at most {dataset.columns[str(name)].max_null_rate:.1%}" for name, rate in above.items()
+        )
+        or None,
+        metadata={"highest_null_rate": float(rates.max()) if len(rates) else 0.0},
+    )
+
+
+def _volume_check(dataset: Dataset, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
+    thin = [f"{day.day}: {len(day.rows)}" for day in landed if len(day.rows) < dataset.min_rows]
+    return dg.AssetCheckResult(
+        check_name="volume",
+        passed=not thin,
+        description=f"fewer than {dataset.min_rows} rows on {', '.join(thin)}" if thin else None,
+        metadata={"min_rows": dataset.min_rows, "fewest_rows": min(len(day.rows) for day in landed)},
+    )
+
+
+def _leakage_check(spec: ModelSpec, training: pd.DataFrame, holdout: pd.DataFrame) -> dg.AssetCheckResult:
+    from mlops_assets.core.comparison import auc
+
+    overlap = bool(training["event_timestamp"].max() >= holdout["event_timestamp"].min())
+    label = training[spec.label.column].to_numpy(dtype=int)
+    matrix = np.nan_to_num(encode(spec.features.inputs, {name: training[name].tolist() for name in spec.features.names}), nan=-1e9)
+    both = 0 < label.sum() < len(label)
+    aucs = {name: auc(label, matrix[:, index]) for index, name in enumerate(spec.features.names)} if both else {}
+    strength = {name: max(value, 1 - value) for name, value in aucs.items()}
+    strongest = max(strength, key=strength.__getitem__, default=None)
+    leaked = strongest is not None and strength[strongest] > LEAK_AUC
+    reasons = ["the holdout begins before the training set ends"] if overlap else []
+    reasons += (
+        [f"{strongest} alone ranks the outcomes with an AUC of {strength[strongest]:.3f}: it is the label in disguise"] if leaked else []
+    )
+    return dg.AssetCheckResult(
+        check_name="no_leakage",
+        passed=not reasons,
+        description="; ".join(reasons) or None,
+        metadata={"strongest_feature": strongest or "", "strongest_auc": strength.get(strongest or "", 0.0), "max_auc": LEAK_AUC},
+    )
+
+
+def _feature_schema_check(spec: ModelSpec, training: pd.DataFrame) -> dg.AssetCheckResult:
+    empty = [name for name in spec.features.names if training[name].isna().all()]
+    return dg.AssetCheckResult(
+        check_name="feature_schema",
+        passed=not empty,
+        description=f"no value at all in {', '.join(empty)}: look at the views behind {spec.features.service}" if empty else None,
+        metadata={"features": len(spec.features.names), "empty_features": ", ".join(empty)},
+    )
+
+
+def _parity_check(platform: Platform, spec: ModelSpec, until: datetime) -> dg.AssetCheckResult:
+    newest = read_datasets(platform, spec, (until - timedelta(days=1)).date(), until.date())["events"]
+    entities = newest.tail(PARITY_SAMPLE).reset_index(drop=True)
+    offline = platform.features.as_of(spec.features, entities.assign(event_timestamp=until))
+    online = platform.features.online(spec.features, entities)
+    joined = [name for name in spec.features.names if name in online.columns and name not in entities.columns]
+    differing = [name for name in joined if not _same(offline[name], online[name])]
+    return dg.AssetCheckResult(
+        check_name="online_offline_parity",
+        passed=not differing,
+        description=f"online differs from offline in {', '.join(differing)}: materialize online_features again" if differing else None,
+        metadata={"entities": len(entities), "features": len(joined), "differing": ", ".join(differing)},
+    )
+
+
+def _same(left: pd.Series, right: pd.Series) -> bool:
+    both_null = left.isna().to_numpy() & right.isna().to_numpy()
+    equal = np.isclose(left.to_numpy(dtype=float, na_value=np.nan), right.to_numpy(dtype=float, na_value=np.nan), rtol=1e-6)
+    return bool(np.all(both_null | equal))
+
+
+def partition_ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    """Contiguous ranges of days, each to be asked for in one run.
+
+    >>> [(a.day, b.day) for a, b in partition_ranges([date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 5)])]
+    [(1, 2), (5, 5)]
+    """
+    ordered = sorted(set(days))
+    start = None
+    for day, following in zip(ordered, [*ordered[1:], None], strict=True):
+        start = start or day
+        if following != day + timedelta(days=1):
+            yield start, day
+            start = None

@@ -1,0 +1,62 @@
+"""The small typed documents that assets hand to each other, and how they are kept: as JSON in the object store."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+from pydantic import TypeAdapter
+
+from mlops_assets.core.model_spec import GatePolicy
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A frozen training set and the holdout after it, by the digests of their rows.
+
+    Args:
+        digest: of both together; the asset's data version.
+        as_of: the data time at which it was assembled. Nothing known later is in it.
+        trigger: why a training was asked for: ``new_data``, ``drift``, ``schedule`` or ``manual``.
+        gate: the gate policy under which the release will be judged.
+    """
+
+    digest: str
+    training: str
+    holdout: str
+    as_of: datetime
+    rows: int
+    holdout_rows: int
+    feature_hash: str
+    trigger: str
+    gate: GatePolicy
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A training run and its export, which lies in the object store under its digest."""
+
+    run_id: str
+    digest: str
+    training_set: TrainingSet
+
+
+@dg.io_manager(required_resource_keys={"platform"})
+def document_io_manager(context: dg.InitResourceContext) -> "DocumentIOManager":
+    """Keeps the documents in the platform's object store, so that any process on any machine reads what another wrote."""
+    return DocumentIOManager(context.resources.platform.objects)
+
+
+class DocumentIOManager(dg.IOManager):
+    def __init__(self, objects) -> None:  # type: ignore[no-untyped-def]
+        self._objects = objects
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        if obj is not None:
+            self._objects.put(_key(context), TypeAdapter(type(obj)).dump_json(obj))
+
+    def load_input(self, context: dg.InputContext) -> object:
+        return TypeAdapter(context.dagster_type.typing_type).validate_json(self._objects.get(_key(context)))
+
+
+def _key(context: dg.OutputContext | dg.InputContext) -> str:
+    return f"tables/documents/{'/'.join(context.asset_key.path)}.json"

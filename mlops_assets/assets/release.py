@@ -1,0 +1,348 @@
+"""From a registered version to what serves: the ``release`` group of a model. Every step is a materialization."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from mlops_assets.adapters import onnx_export, tables
+from mlops_assets.assets import keys
+from mlops_assets.assets.plots import trajectory_plot
+from mlops_assets.assets.training import check_result, matrix_of
+from mlops_assets.core import gates
+from mlops_assets.core import policy as policies
+from mlops_assets.core.canary import Decision, Move
+from mlops_assets.core.errors import NotReady
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.parity import compare
+from mlops_assets.core.policy import Author, Change, Policy
+from mlops_assets.core.verdict import Outcome, Verdict
+from mlops_assets.ports import Platform, model_key
+from mlops_assets.reconcile import converge_traffic, differences, reconcile
+from mlops_assets.records import Record, is_recorded, metadata_of, records_of
+from mlops_assets.rollout import GATE_TAG, advance_canary, begin_canary, change, decide_now, leave, promote
+
+BY_HAND = "operator (Dagster UI)"
+SMOKE_ROWS = 200
+"""How many holdout rows the smoke test sends."""
+
+
+class ActionConfig(dg.Config):
+    """Who asks for a release action and on what ground. By hand, the defaults mean: now, on the policy as it is."""
+
+    who: str = BY_HAND
+    reason: str = "materialized by hand"
+    expected_generation: int = -1
+
+
+class RollbackConfig(ActionConfig):
+    """``to`` names the release to go back to; by default the champion before this one."""
+
+    to: str | None = None
+
+
+def build_release_assets(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    release = dg.AssetSpec(
+        keys.key(spec, "release"),
+        deps=[keys.key(spec, "registered_model")],
+        group_name=keys.group(spec, "release"),
+        partitions_def=keys.releases(spec),
+        owners=list(spec.owners),
+        description="This version exists. Reported by registered_model.",
+    )
+    built = (_evaluation, _staging, _canary, _promotion, _rollback, _production)
+    return [release, *(build(spec) for build in built)]
+
+
+def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
+    key = keys.key(spec, "evaluation")
+
+    @dg.asset(
+        **_release_asset(spec, "evaluation", "release"),
+        description="Challenger and champion on the challenger's frozen holdout.",
+        check_specs=[dg.AssetCheckSpec("quality_gate", asset=key, blocking=True, partitions_def=keys.releases(spec))],
+    )
+    def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+        release, policy = context.partition_key, platform.policies.read(spec.name)
+        result, certificate = evaluate(platform, spec, release, policy.champion)
+        platform.objects.put(f"evidence/{spec.name}/{release}/certificate.md", certificate.encode())
+        platform.registry.annotate(spec.name, release, {GATE_TAG: result.outcome.value, "certificate": certificate[:4900]})
+        if result.outcome is not Outcome.PASS and policy.candidate(release):
+            why = "quality gate: " + "; ".join(verdict.reason for verdict in result.verdicts if not verdict.passed)
+            author = Author("evaluation", why, context.run.run_id)
+            change(platform, spec.name, lambda p: policies.refuse(p, release, author, platform.clock()))
+        return dg.MaterializeResult(
+            metadata=_figures(result.verdicts) | {"certificate": dg.MetadataValue.md(certificate), "champion": policy.champion or "none"},
+            check_results=[check_result("quality_gate", key, gate_verdict(result))],
+        )
+
+    return evaluation
+
+
+def _staging(spec: ModelSpec) -> dg.AssetsDefinition:
+    key = keys.key(spec, "staging")
+
+    @dg.asset(
+        **_release_asset(spec, "staging", "evaluation"),
+        description="The release runs, without traffic, and answers the holdout as the model did.",
+        check_specs=[dg.AssetCheckSpec("smoke_test", asset=key, blocking=True, partitions_def=keys.releases(spec))],
+    )
+    def staging(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+        release, run_id = context.partition_key, context.run.run_id
+        author = Author("staging", "passed its evaluation", run_id)
+        staged = change(
+            platform, spec.name, lambda p: p if _is_past_staging(p, release) else policies.stage(p, release, author, platform.clock())
+        )
+        verdict = smoke_test(platform, spec, release, staged.digests[release])
+        if verdict.passed:
+            passed = Author("staging", verdict.reason, run_id)
+            change(
+                platform, spec.name, lambda p: p if _is_past_staging(p, release) else policies.accept(p, release, passed, platform.clock())
+            )
+        else:
+            failed = Author("staging", f"smoke test: {verdict.reason}", run_id)
+            change(platform, spec.name, lambda p: policies.refuse(p, release, failed, platform.clock()))
+        reconcile(platform, spec.name, spec.serving)
+        return dg.MaterializeResult(
+            metadata=_figures((verdict,)) | {"reason": verdict.reason}, check_results=[check_result("smoke_test", key, verdict)]
+        )
+
+    return staging
+
+
+def _canary(spec: ModelSpec) -> dg.AssetsDefinition:
+    key = keys.key(spec, "canary")
+
+    @dg.multi_asset(
+        name=f"{spec.slug}__canary",
+        specs=[
+            _release_spec(
+                spec, "canary", "staging", "One materialization a step: the release enters it, on the evidence of the one before."
+            )
+        ],
+        partitions_def=keys.releases(spec),
+        check_specs=[dg.AssetCheckSpec("canary_analysis", asset=key, partitions_def=keys.releases(spec))],
+        can_subset=True,
+    )
+    def canary(context: dg.AssetExecutionContext, config: ActionConfig, platform: dg.ResourceParam[Platform]) -> Iterator[object]:
+        release, policy = context.partition_key, platform.policies.read(spec.name)
+        if _moved_on(policy, config):
+            yield from _catch_up(context, platform, spec, policy, "canary", release)
+            return
+        if policy.challenger is None or policy.challenger.release != release:
+            changed = begin_canary(platform, spec, release, policy, _author(context, config))
+            yield from _materialized(context, spec, changed, changed.log[-1])
+            return
+        decision, seen = decide_now(platform, spec, policy)
+        yield dg.AssetCheckResult(
+            check_name="canary_analysis",
+            asset_key=key,
+            passed=decision.move in (Move.ADVANCE, Move.PROMOTE),
+            description=decision.reason,
+            metadata=_figures(decision.verdicts),
+        )
+        if decision.move is not Move.ADVANCE:
+            yield dg.AssetObservation(key, partition=release, metadata={"move": decision.move.value, "reason": decision.reason})
+            return
+        changed = advance_canary(platform, spec, policy, decision, seen, _author(context, config))
+        yield from _materialized(context, spec, changed, changed.log[-1], decision)
+
+    return canary
+
+
+def _promotion(spec: ModelSpec) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=f"{spec.slug}__promotion",
+        specs=[_release_spec(spec, "promotion", "canary", "The release becomes champion with all traffic.")],
+        partitions_def=keys.releases(spec),
+        can_subset=True,
+    )
+    def promotion(context: dg.AssetExecutionContext, config: ActionConfig, platform: dg.ResourceParam[Platform]) -> Iterator[object]:
+        release, policy = context.partition_key, platform.policies.read(spec.name)
+        if policy.champion == release or _moved_on(policy, config):
+            yield from _catch_up(context, platform, spec, policy, "promotion", release)
+            return
+        decision, changed = promote(platform, spec, release, policy, _author(context, config), forced=config.who == BY_HAND)
+        yield from _materialized(context, spec, changed, changed.log[-1], decision)
+
+    return promotion
+
+
+def _rollback(spec: ModelSpec) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=f"{spec.slug}__rollback",
+        specs=[
+            _release_spec(spec, "rollback", "canary", "The release of this partition leaves: canary aborted, or production rolled back.")
+        ],
+        partitions_def=keys.releases(spec),
+        can_subset=True,
+    )
+    def rollback(context: dg.AssetExecutionContext, config: RollbackConfig, platform: dg.ResourceParam[Platform]) -> Iterator[object]:
+        release, policy = context.partition_key, platform.policies.read(spec.name)
+        has_left = release != policy.champion and (policy.challenger is None or policy.challenger.release != release)
+        if has_left or _moved_on(policy, config):
+            yield from _catch_up(context, platform, spec, policy, "rollback", release)
+            return
+        changed = leave(platform, spec, release, policy, _author(context, config), config.to)
+        yield from _materialized(context, spec, changed, changed.log[-1])
+
+    return rollback
+
+
+def _production(spec: ModelSpec) -> dg.AssetsDefinition:
+    key = keys.key(spec, "production")
+
+    @dg.asset(
+        key=key,
+        deps=[keys.key(spec, "promotion"), keys.key(spec, "rollback")],
+        group_name=keys.group(spec, "release"),
+        owners=list(spec.owners),
+        kinds={"envoy", "bentoml"},
+        description="What is live now.",
+        check_specs=[dg.AssetCheckSpec("serves_champion", asset=key)],
+    )
+    def production(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+        policy = reconcile(platform, spec.name, spec.serving)
+        wrong = differences(platform, spec.name)
+        latest = next((c for c in reversed(policy.log) if c.action in ("promote", "rollback")), None)
+        return dg.MaterializeResult(
+            metadata=_facts_of_production(context, spec, policy, latest) | {"live": policies.describe(policy)},
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="serves_champion",
+                    passed=not wrong and policy.champion is not None,
+                    description="; ".join(f"{d.what}: expected {d.expected}, got {d.got}" for d in wrong) or policies.describe(policy),
+                )
+            ],
+        )
+
+    return production
+
+
+def _facts_of_production(context: dg.AssetExecutionContext, spec: ModelSpec, policy: Policy, latest: Change | None) -> dict[str, object]:
+    """How production came to be what it is. The change's generation stands in the first record of it only, which is the change's own."""
+    if latest is None:
+        return {}
+    facts: dict[str, object] = {**metadata_of(policy, latest)}
+    if is_recorded(context.instance, spec, Record("production", None, latest)):
+        del facts["generation"]
+    return facts
+
+
+def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | None) -> tuple[gates.GateResult, str]:
+    """Judge a release, and the champion if there is one, on the holdout that was frozen for it; with a certificate in markdown."""
+    info = platform.registry.release(spec.name, release)
+    holdout = tables.read_set(platform.objects, spec.name, info.tags["holdout"])
+    matrix, label = matrix_of(spec, holdout), holdout[spec.label.column].to_numpy(dtype=int)
+    challenger_scores = onnx_export.score(platform.objects.get(info.uri), matrix)
+    champion_scores = onnx_export.score(platform.objects.get(model_key(spec.name, champion)), matrix) if champion else None
+    slices = {f"{part.column}={part.value}": (holdout[part.column].astype(str) == part.value).to_numpy() for part in spec.gates.slices}
+    gate = info.tags.get("gate", spec.gates.default)
+    result = gates.evaluate(spec.gates, gate, label, challenger_scores, champion_scores, slices, spec.holdout.min_positives)  # type: ignore[arg-type]
+    return result, gates.certificate(spec.name, release, champion, info.tags["holdout"], result)
+
+
+def gate_verdict(result: gates.GateResult) -> Verdict:
+    """All verdicts of a gate as the one that Dagster's check shows: the first that did not pass, else the last."""
+    shown = next((verdict for verdict in result.verdicts if not verdict.passed), result.verdicts[-1])
+    reason = "; ".join(verdict.reason for verdict in result.verdicts)
+    return Verdict("quality_gate", result.outcome, shown.value, shown.threshold, reason, shown.sample)
+
+
+def smoke_test(platform: Platform, spec: ModelSpec, release: str, digest: str) -> Verdict:
+    """Start the release and compare what it answers with what its file says. One that does not start fails."""
+    platform.deployments.start(spec.name, release, digest, spec.serving)
+    try:
+        deployment = platform.deployments.wait_ready(spec.name, release, spec.serving.ready_within.total_seconds())
+    except NotReady as error:
+        return Verdict("smoke_test", Outcome.FAIL, None, None, str(error))
+    info = platform.registry.release(spec.name, release)
+    rows = tables.read_set(platform.objects, spec.name, info.tags["holdout"]).head(SMOKE_ROWS)
+    expected = onnx_export.score(platform.objects.get(info.uri), matrix_of(spec, rows))
+    inputs = rows[list(spec.features.names)].astype(object).where(rows[list(spec.features.names)].notna(), None)
+    answered = platform.deployments.predict(deployment, inputs.to_dict("records"))
+    return compare(expected, answered, spec.label.decision_threshold)
+
+
+def _release_spec(spec: ModelSpec, noun: str, upstream: str, description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        keys.key(spec, noun),
+        deps=[keys.key(spec, upstream)],
+        group_name=keys.group(spec, "release"),
+        owners=list(spec.owners),
+        kinds={"envoy"},
+        description=description,
+        skippable=True,
+    )
+
+
+def _release_asset(spec: ModelSpec, noun: str, upstream: str) -> dict[str, object]:
+    return {
+        "key": keys.key(spec, noun),
+        "deps": [keys.key(spec, upstream)],
+        "group_name": keys.group(spec, "release"),
+        "partitions_def": keys.releases(spec),
+        "owners": list(spec.owners),
+    }
+
+
+def _author(context: dg.AssetExecutionContext, config: ActionConfig) -> Author:
+    return Author(config.who, config.reason, context.run.run_id)
+
+
+def _moved_on(policy: Policy, config: ActionConfig) -> bool:
+    return config.expected_generation not in (-1, policy.generation)
+
+
+def _is_past_staging(policy: Policy, release: str) -> bool:
+    candidate = policy.candidate(release)
+    return (candidate is None or candidate.state == "waiting") and policy.last(release, "accept") is not None
+
+
+def _catch_up(
+    context: dg.AssetExecutionContext, platform: Platform, spec: ModelSpec, policy: Policy, noun: str, release: str
+) -> Iterator[object]:
+    """The policy moved on before this run: finish what an earlier, killed run has begun, and record what it could not.
+
+    One run can materialize an asset once: of several unrecorded changes the newest is recorded, the reconcile sensor records the others.
+    """
+    converge_traffic(platform, spec.name, spec.serving)
+    unrecorded = [
+        c
+        for c in policy.log
+        for r in records_of(c)
+        if (r.noun, r.partition) == (noun, release) and not is_recorded(context.instance, spec, r)
+    ]
+    if not unrecorded:
+        yield dg.AssetObservation(
+            keys.key(spec, noun), partition=release, metadata={"reason": f"nothing to do: {policies.describe(policy)}"}
+        )
+    for missed in unrecorded[-1:]:
+        yield from _materialized(context, spec, policy, missed)
+
+
+def _materialized(
+    context: dg.AssetExecutionContext, spec: ModelSpec, policy: Policy, made: Change, decision: Decision | None = None
+) -> Iterator[object]:
+    for record in records_of(made):
+        if record.noun == "production" or is_recorded(context.instance, spec, record):
+            continue
+        figures = _figures(decision.verdicts) if decision else {}
+        weight = {"weight": policy.weights.get(made.release, 0), "mirror": policy.mirror.percent if policy.mirror else 0}
+        plot = {"plot": trajectory_plot(policy, record.partition or made.release)}
+        yield dg.MaterializeResult(asset_key=keys.key(spec, record.noun), metadata=metadata_of(policy, made) | weight | figures | plot)
+
+
+def _figures(verdicts: tuple[Verdict, ...]) -> dict[str, object]:
+    """Numbers that the UI plots, and the verdicts as a table."""
+    numbers: dict[str, object] = {verdict.name: verdict.value for verdict in verdicts if verdict.value is not None}
+    rows = [
+        dg.TableRecord(
+            {"name": v.name, "outcome": v.outcome.value, "value": v.value, "threshold": v.threshold, "sample": v.sample, "reason": v.reason}
+        )
+        for v in verdicts
+    ]
+    kinds = {"value": "float", "threshold": "float", "sample": "int"}
+    schema = dg.TableSchema(
+        [dg.TableColumn(name, kinds.get(name, "string")) for name in ("name", "outcome", "value", "threshold", "sample", "reason")]
+    )
+    return numbers | {"verdicts": dg.MetadataValue.table(rows, schema)}

@@ -1,0 +1,243 @@
+"""From a training set to a registered release: the ``training`` group of a model."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from mlops_assets.adapters import onnx_export, tables
+from mlops_assets.assets import keys
+from mlops_assets.assets.data import load
+from mlops_assets.assets.documents import TrainedModel, TrainingSet
+from mlops_assets.core import parity
+from mlops_assets.core.comparison import auc
+from mlops_assets.core.errors import MlopsError, TrainingFailed
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.policy import Author, register
+from mlops_assets.core.profile import baseline
+from mlops_assets.core.signature import Signature, encode
+from mlops_assets.core.verdict import Verdict
+from mlops_assets.ports import Estimator, Platform, TrainingRun, model_key
+from mlops_assets.provenance import provenance
+from mlops_assets.rollout import change
+
+SCORE = "score"
+"""The name of the score's column in a baseline, beside the features."""
+
+
+class TrainConfig(dg.Config):
+    """What an engineer may change for one training in the launchpad: hyperparameters that replace those of the file."""
+
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+
+
+def build_training_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
+    return [_model_asset(spec), _registered_model_asset(spec)]
+
+
+def export_key(model: str, digest: str) -> str:
+    """Where an export waits until it is registered."""
+    return f"tables/{model}/exports/{digest}.onnx"
+
+
+def baseline_key(model: str, release: str) -> str:
+    """The training-time profile of a release, against which drift is measured."""
+    return f"models/{model}/{release}/baseline.json"
+
+
+def matrix_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray:
+    """Feature columns as the float32 matrix that the model takes."""
+    return encode(spec.features.inputs, {name: nullable(rows[name]) for name in spec.features.names})
+
+
+def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
+    model, onnx_model, group = keys.key(spec, "model"), keys.key(spec, "onnx_model"), keys.group(spec, "training")
+
+    @dg.multi_asset(
+        name=f"{spec.slug}_train_and_export",
+        outs={
+            "model": dg.AssetOut(key=model, group_name=group, kinds={"mlflow"}, owners=list(spec.owners), dagster_type=dg.Nothing),
+            "onnx_model": dg.AssetOut(key=onnx_model, group_name=group, kinds={"onnx"}, owners=list(spec.owners), dagster_type=dg.Any),
+        },
+        ins={"training_set": dg.AssetIn(key=keys.key(spec, "training_set"))},
+        internal_asset_deps={"model": {keys.key(spec, "training_set")}, "onnx_model": {model}},
+        check_specs=[dg.AssetCheckSpec("parity", asset=onnx_model, blocking=True)],
+    )
+    def train_and_export(
+        context: dg.AssetExecutionContext, config: TrainConfig, platform: dg.ResourceParam[Platform], training_set: TrainingSet
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        hyperparameters = {**spec.training.hyperparameters, **config.hyperparameters}
+        training = tables.read_set(platform.objects, spec.name, training_set.training)
+        holdout = tables.read_set(platform.objects, spec.name, training_set.holdout)
+        started = time.monotonic()
+        estimator = fit(spec, training, hyperparameters)
+        seconds = time.monotonic() - started
+        exported = onnx_export.export(estimator, signature(spec, training_set))
+        digest = hashlib.sha256(exported).hexdigest()
+        platform.objects.put(export_key(spec.name, digest), exported)
+        verdict = check_parity(spec, estimator, exported, holdout)
+        metrics = holdout_metrics(spec, exported, holdout) | {"training_seconds": seconds, "training_rows": float(len(training))}
+        run_id = platform.registry.log_run(
+            training_run(spec, training_set, hyperparameters, digest, metrics, context.run.run_id), {"model.onnx": exported}
+        )
+        yield dg.MaterializeResult(asset_key=model, metadata={"mlflow_run": run_id, **metrics})
+        yield dg.MaterializeResult(
+            asset_key=onnx_model,
+            value=TrainedModel(run_id, digest, training_set),
+            data_version=dg.DataVersion(digest),
+            metadata={"sha256": digest, "bytes": len(exported), "mlflow_run": run_id},
+        )
+        yield check_result("parity", onnx_model, verdict)
+
+    return train_and_export
+
+
+def _registered_model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
+    key = keys.key(spec, "registered_model")
+
+    @dg.asset(
+        key=key,
+        ins={"onnx_model": dg.AssetIn(key=keys.key(spec, "onnx_model"))},
+        group_name=keys.group(spec, "training"),
+        owners=list(spec.owners),
+        kinds={"mlflow"},
+        description="The model as a release: an MLflow version, and an immutable file whose digest every loader checks.",
+        check_specs=[dg.AssetCheckSpec("artifact_digest", asset=key, blocking=True)],
+    )
+    def registered_model(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], onnx_model: TrainedModel
+    ) -> dg.MaterializeResult:
+        exported = platform.objects.get(export_key(spec.name, onnx_model.digest))
+        info = platform.registry.register(spec.name, onnx_model.run_id, onnx_model.digest, release_tags(onnx_model))
+        platform.objects.create(model_key(spec.name, info.release), exported)
+        platform.objects.create(baseline_key(spec.name, info.release), training_baseline(platform, spec, onnx_model, exported))
+        stored = hashlib.sha256(platform.objects.get(model_key(spec.name, info.release))).hexdigest()
+        author = Author("registered_model", f"trained because of {onnx_model.training_set.trigger}", context.run.run_id)
+        if stored == info.digest:
+            announce(context, spec, info.release, onnx_model)
+            change(platform, spec.name, lambda policy: register(policy, info.release, info.digest, author, platform.clock()))
+        return dg.MaterializeResult(
+            metadata={"release": info.release, "sha256": info.digest, "uri": f"s3://{info.uri}", "mlflow_run": info.run_id},
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="artifact_digest", passed=stored == info.digest, metadata={"stored": stored, "registered": info.digest}
+                )
+            ],
+        )
+
+    return registered_model
+
+
+def fit(spec: ModelSpec, training: pd.DataFrame, hyperparameters: Mapping[str, Any]) -> Estimator:
+    """Run the user's training code.
+
+    Raises:
+        TrainingFailed: with the user's own error as its cause.
+    """
+    trainer = load(spec.training.trainer)
+    features = pd.DataFrame(matrix_of(spec, training), columns=list(spec.features.names))
+    label = training[spec.label.column].to_numpy(dtype=np.int64)
+    try:
+        estimator: Estimator = trainer(features, label, seed=spec.training.seed, **hyperparameters)
+    except MlopsError:
+        raise
+    except Exception as error:  # user code may raise anything, and whatever it is belongs to this model
+        raise TrainingFailed(
+            f"{spec.training.trainer} raised {type(error).__name__}: {error}. The champion still serves; mend the training code or the "
+            f"data, then materialize {spec.slug}/training_set and what follows"
+        ) from error
+    if not hasattr(estimator, "predict_proba"):
+        raise TrainingFailed(
+            f"{spec.training.trainer} returned a {type(estimator).__name__}, expected a fitted classifier with predict_proba"
+        )
+    return estimator
+
+
+def signature(spec: ModelSpec, training_set: TrainingSet) -> Signature:
+    return Signature(
+        model=spec.name,
+        inputs=spec.features.inputs,
+        unit=spec.features.unit,
+        decision_threshold=spec.label.decision_threshold,
+        feature_service=spec.features.service,
+        feature_hash=training_set.feature_hash,
+        training_set=training_set.digest,
+    )
+
+
+def check_parity(spec: ModelSpec, estimator: Estimator, exported: bytes, holdout: pd.DataFrame) -> Verdict:
+    """The same decisions from both, on every holdout row and on rows around every split threshold."""
+    base = matrix_of(spec, holdout)
+    rows = np.vstack([base, parity.boundary_rows(base, onnx_export.split_thresholds(exported))])
+    native = estimator.predict_proba(pd.DataFrame(rows, columns=list(spec.features.names)))[:, 1]
+    return parity.compare(native, onnx_export.score(exported, rows), spec.label.decision_threshold)
+
+
+def holdout_metrics(spec: ModelSpec, exported: bytes, holdout: pd.DataFrame) -> dict[str, float]:
+    label = holdout[spec.label.column].to_numpy(dtype=int)
+    if not 0 < label.sum() < len(label):
+        return {"holdout_rows": float(len(label))}
+    return {"holdout_auc": auc(label, onnx_export.score(exported, matrix_of(spec, holdout))), "holdout_rows": float(len(label))}
+
+
+def training_run(
+    spec: ModelSpec, training_set: TrainingSet, hyperparameters: Mapping[str, Any], digest: str, metrics: dict[str, float], dagster_run: str
+) -> TrainingRun:
+    """What MLflow keeps of a training. Its key makes a second log of the same training find the first."""
+    identity = json.dumps([training_set.digest, digest, spec.training.trainer, hyperparameters, dagster_run], sort_keys=True)
+    tags = {
+        "training_key": hashlib.sha256(identity.encode()).hexdigest(),
+        "training_set": training_set.digest,
+        "trainer": spec.training.trainer,
+        "dagster_run": dagster_run,
+        "feature_hash": training_set.feature_hash,
+        **provenance(),
+    }
+    return TrainingRun(spec.name, training_set.digest, {**hyperparameters, "seed": spec.training.seed}, metrics, tags)
+
+
+def release_tags(trained: TrainedModel) -> dict[str, str]:
+    """What a release's version says of its origin; the evaluation reads holdout and gate from here."""
+    training_set = trained.training_set
+    return {
+        "training_set": training_set.digest,
+        "holdout": training_set.holdout,
+        "gate": training_set.gate,
+        "trigger": training_set.trigger,
+        "as_of": training_set.as_of.isoformat(),
+        "feature_hash": training_set.feature_hash,
+    }
+
+
+def training_baseline(platform: Platform, spec: ModelSpec, trained: TrainedModel, exported: bytes) -> bytes:
+    """The profile of the training features and of the scores on the holdout, which the model has not seen."""
+    training = matrix_of(spec, tables.read_set(platform.objects, spec.name, trained.training_set.training))
+    scores = onnx_export.score(exported, training)
+    return baseline([*spec.features.names, SCORE], np.column_stack([training, scores])).to_json().encode()
+
+
+def announce(context: dg.AssetExecutionContext, spec: ModelSpec, release: str, trained: TrainedModel) -> None:
+    """Make the release visible in Dagster: a partition, and one materialization of the external asset ``release``."""
+    name = keys.releases_name(spec)
+    if release not in context.instance.get_dynamic_partitions(name):
+        context.instance.add_dynamic_partitions(name, [release])
+    metadata = {"mlflow_run": trained.run_id, "sha256": trained.digest, **{k: str(v) for k, v in asdict(trained.training_set).items()}}
+    context.instance.report_runless_asset_event(dg.AssetMaterialization(keys.key(spec, "release"), partition=release, metadata=metadata))
+
+
+def check_result(name: str, asset: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
+    """A verdict as Dagster shows it. Inconclusive is not a pass."""
+    shown = {k: v for k, v in verdict.to_dict().items() if v is not None and k != "reason"}
+    return dg.AssetCheckResult(check_name=name, asset_key=asset, passed=verdict.passed, description=verdict.reason, metadata=shown)
+
+
+def nullable(column: pd.Series) -> list[object]:
+    """The values of a column, None where one is missing."""
+    return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]

@@ -1,0 +1,139 @@
+"""``mlops``: the stack on this machine, and what an operator does by hand.
+
+Imports are late on purpose: ``mlops rollback`` must act within a second, with Dagster and MLflow down.
+"""
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlops_assets.core.errors import MlopsError, NotFound
+from mlops_assets.core.policy import Author, describe
+
+if TYPE_CHECKING:
+    from mlops_assets.operations import Operator
+
+app = typer.Typer(
+    help="The whole life of a model, on this machine.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+
+Model = Annotated[str, typer.Argument(help="The model's name, e.g. flight-delay.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded with your name.")]
+
+
+@app.command()
+def up() -> None:
+    """Start the stack: S3, MLflow, Dagster and the gateway. Harmless if it runs."""
+    from mlops_assets.settings import Settings
+    from mlops_assets.stack import Stack
+
+    settings = Settings.from_environment()
+    with _told():
+        Stack(settings).up(typer.echo)
+        typer.echo(
+            f"Dagster  {settings.dagster_url}\nMLflow   {settings.mlflow_url}\ngateway  {settings.gateway_url}/models/<model>/predict"
+        )
+
+
+@app.command()
+def down() -> None:
+    """Stop the stack and every release."""
+    from mlops_assets.settings import Settings
+    from mlops_assets.stack import Stack
+
+    with _told():
+        Stack(Settings.from_environment()).down(typer.echo)
+
+
+@app.command()
+def status() -> None:
+    """Services, what is live of each model, and whether the world is as the policies say (exit code 1 if not)."""
+    from mlops_assets.status import show
+
+    with _told():
+        if not show():
+            raise typer.Exit(1)
+
+
+@app.command()
+def demo(stay: Annotated[bool, typer.Option(help="Stay up until Ctrl-C when the story is over.")] = True) -> None:
+    """Play a year of flights: training, canary, a bad release, drift, rollback. Stops the stack at the end."""
+    from mlops_assets.demo.play import play
+
+    with _told():
+        if not play(stay=stay):
+            raise typer.Exit(1)
+
+
+@app.command("new-model")
+def new_model(name: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens, e.g. fraud-detector.")]) -> None:
+    """Scaffold a model that runs: one defs.yaml, its training code, its features and sample data."""
+    from pathlib import Path
+
+    from mlops_assets.scaffold import new_model as scaffold
+
+    with _told():
+        for path in scaffold(name, Path.cwd()):
+            typer.echo(f"wrote {path}")
+
+
+@app.command()
+def rollback(
+    model: Model, reason: Reason, to: Annotated[str | None, typer.Option("--to", help="A release that was in production, e.g. v3.")] = None
+) -> None:
+    """Take the champion out: traffic goes to the release before it, at once."""
+    with _told():
+        typer.echo(describe(_operator(model, reason).rollback(to)))
+
+
+@app.command()
+def pause(model: Model, reason: Reason) -> None:
+    """Keep the canary at its step until it is resumed. Harm still aborts it."""
+    with _told():
+        typer.echo(describe(_operator(model, reason).pause()))
+
+
+@app.command()
+def resume(model: Model, reason: Reason) -> None:
+    """Let a paused canary go on, or approve the step that waits for a person."""
+    with _told():
+        typer.echo(describe(_operator(model, reason).resume()))
+
+
+@app.command()
+def abort(model: Model, reason: Reason) -> None:
+    """End the canary: all traffic is the champion's again."""
+    with _told():
+        typer.echo(describe(_operator(model, reason).abort()))
+
+
+@app.command()
+def promote(model: Model, reason: Reason) -> None:
+    """Make the challenger champion now, whatever its canary says; its quality gate must have passed."""
+    from mlops_assets.definitions import load_specs
+
+    with _told():
+        specs = {spec.name: spec for spec in load_specs()}
+        if model not in specs:
+            raise NotFound(f"there is no model {model!r}, expected one of {', '.join(specs)}")
+        typer.echo(describe(_operator(model, reason).promote(specs[model])))
+
+
+def _operator(model: str, reason: str) -> "Operator":
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.operations import Operator
+
+    return Operator(local_platform(), model, Author(getpass.getuser(), reason))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """An error of ours is a message and exit code 1, not a traceback."""
+    try:
+        yield
+    except MlopsError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error

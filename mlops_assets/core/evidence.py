@@ -1,0 +1,119 @@
+"""What was seen of the releases of one model since a canary step began.
+
+Gateways count since their own start. An :class:`Observation` adds up the increases between two looks, gateway by gateway; when a
+gateway was restarted its new counts are all new, and what it counted between the last look and its end is lost. The same holds of
+one release whose counts fell: a gateway forgets them with the release's cluster.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+LATENCY_BOUNDS_MS: tuple[float, ...] = (1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000)
+"""Upper bounds of the latency buckets in milliseconds; one more bucket holds what is slower."""
+
+SCORE_BINS = 50
+"""Scores are counted in this many equal bins of ``[0, 1]``."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Counts of one release: answered requests, those with a 5xx, and latencies by bucket (not cumulative)."""
+
+    requests: int = 0
+    errors: int = 0
+    latency: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return self._combine(other, 1)
+
+    def __sub__(self, other: "Traffic") -> "Traffic":
+        return self._combine(other, -1)
+
+    def _combine(self, other: "Traffic", sign: int) -> "Traffic":
+        latency = tuple(a + sign * b for a, b in zip(self.latency, other.latency, strict=True))
+        return Traffic(self.requests + sign * other.requests, self.errors + sign * other.errors, latency)
+
+    @property
+    def error_rate(self) -> float | None:
+        return self.errors / self.requests if self.requests else None
+
+    def latency_quantile(self, q: float) -> float | None:
+        """The latency below which a share ``q`` of the requests lies, in ms, linear within its bucket; ``None`` without requests.
+
+        Ten requests of 1 to 2 ms have their median in the middle of that bucket:
+
+        >>> Traffic(10, 0, (0, 10, *(0,) * 20)).latency_quantile(0.5)
+        1.5
+        """
+        total = sum(self.latency)
+        if total == 0:
+            return None
+        rank, seen = q * total, 0
+        for index, count in enumerate(self.latency):
+            if count and seen + count >= rank:
+                low = LATENCY_BOUNDS_MS[index - 1] if index else 0.0
+                high = LATENCY_BOUNDS_MS[min(index, len(LATENCY_BOUNDS_MS) - 1)]
+                return low + (high - low) * (rank - seen) / count
+            seen += count
+        return LATENCY_BOUNDS_MS[-1]
+
+
+@dataclass(frozen=True)
+class GatewaySample:
+    """What one gateway has counted since ``epoch``, the time of its start."""
+
+    gateway: str
+    epoch: str
+    traffic: Mapping[str, Traffic]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The evidence of one canary step, so far.
+
+    Args:
+        since: when the step was first looked at.
+        until: the latest look.
+        traffic: increases since then, by release.
+        scores: counts of logged scores in ``SCORE_BINS`` bins, by release.
+        last: each gateway's latest sample, from which the next increase counts.
+        log_position: how far the prediction log has been read.
+    """
+
+    since: datetime
+    until: datetime
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)
+    scores: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    last: Mapping[str, GatewaySample] = field(default_factory=dict)
+    log_position: str = ""
+
+
+def begin(samples: Iterable[GatewaySample], log_position: str, now: datetime) -> Observation:
+    """An observation of nothing yet: what the gateways counted before does not belong to it."""
+    return Observation(now, now, last={sample.gateway: sample for sample in samples}, log_position=log_position)
+
+
+def observe(
+    seen: Observation, samples: Iterable[GatewaySample], scores: Mapping[str, tuple[int, ...]], log_position: str, now: datetime
+) -> Observation:
+    """Add what was counted since the last look. Looking twice at the same counts adds nothing."""
+    traffic, last = dict(seen.traffic), dict(seen.last)
+    for sample in samples:
+        before = last.get(sample.gateway)
+        base = before.traffic if before is not None and before.epoch == sample.epoch else {}
+        for release, counts in sample.traffic.items():
+            traffic[release] = traffic.get(release, Traffic()) + _increase(base.get(release, Traffic()), counts)
+        # A release that is missing from one look must not be counted anew when it is back.
+        last[sample.gateway] = replace(sample, traffic={**base, **sample.traffic})
+    merged = dict(seen.scores)
+    for release, counts_by_bin in scores.items():
+        old = merged.get(release, (0,) * SCORE_BINS)
+        merged[release] = tuple(a + b for a, b in zip(old, counts_by_bin, strict=True))
+    return replace(seen, until=now, traffic=traffic, scores=merged, last=last, log_position=log_position)
+
+
+def _increase(before: Traffic, now: Traffic) -> Traffic:
+    if now.requests < before.requests or now.errors < before.errors or sum(now.latency) < sum(before.latency):
+        return now
+    return now - before

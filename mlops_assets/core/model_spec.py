@@ -1,0 +1,403 @@
+"""What a model's ``defs.yaml`` says: the schema is these classes, and nothing else decides what a model is.
+
+Durations are ``timedelta`` here and ``24h``, ``90s``, ``14d`` in the file. Contradictions are refused on construction
+with a :class:`SpecError` that says what to write instead.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any, Literal
+
+from mlops_assets.core.errors import SpecError
+
+ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
+GatePolicy = Literal["improve", "observed", "refresh"]
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+def check_name(name: str) -> None:
+    """See that a model may be called ``name``, else raise :class:`SpecError`."""
+    _require(
+        bool(_NAME.fullmatch(name)),
+        f"name: got {name!r}, expected lower-case words joined by hyphens, such as 'fraud-detector'",
+    )
+
+
+def _require_import_path(field_name: str, value: str) -> None:
+    _require(
+        bool(_IMPORT_PATH.fullmatch(value)),
+        f"{field_name}: got {value!r}, expected an import path such as 'my_package.my_module:my_function'",
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a landed dataset, and what a value of it may be."""
+
+    type: ColumnType
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    max_null_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        bounded = self.minimum is not None or self.maximum is not None
+        _require(
+            not bounded or self.type in ("float", "integer"),
+            f"minimum and maximum are for numbers, this column is a {self.type}: remove them or change its type",
+        )
+        _require(
+            self.minimum is None or self.maximum is None or self.minimum <= self.maximum,
+            f"minimum {self.minimum} is above maximum {self.maximum}: swap them",
+        )
+        _require(0 <= self.max_null_rate <= 1, f"max_null_rate: got {self.max_null_rate}, expected a share of 0 to 1")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows that land as Parquet files under ``<model>/<dataset>/<YYYY-MM-DD>/`` in the landing bucket."""
+
+    key: tuple[str, ...]
+    time: str
+    columns: dict[str, Column]
+    min_rows: int = 1
+    known_at: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (*self.key, self.time, *([self.known_at] if self.known_at else [])):
+            _require(
+                name in self.columns,
+                f"column {name!r} is named by key, time or known_at but is not under columns: add it ({', '.join(self.columns)})",
+            )
+        for name in (self.time, *([self.known_at] if self.known_at else [])):
+            _require(
+                self.columns[name].type == "timestamp",
+                f"column {name!r} is used as a time: give it type 'timestamp', not {self.columns[name].type!r}",
+            )
+        _require(len(self.key) > 0, "key: list at least one column that identifies a row")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The datasets of a model. ``events`` (what is predicted) and ``labels`` (what came true) are required."""
+
+    start: date
+    datasets: dict[str, Dataset]
+    end: date | None = None
+    max_quarantined_share: float = 0.1
+    freshness: timedelta = timedelta(days=2)
+
+    def __post_init__(self) -> None:
+        for name in ("events", "labels"):
+            _require(name in self.datasets, f"data.datasets: {name!r} is missing (got {', '.join(self.datasets) or 'none'}): add it")
+        for name in self.datasets:
+            _require(name.isidentifier(), f"data.datasets: {name!r} must be a plain word such as 'weather'")
+        _require(
+            self.datasets["events"].key == self.datasets["labels"].key,
+            "data.datasets: events and labels must have the same key, since they are joined on it",
+        )
+        _require(0 <= self.max_quarantined_share <= 1, f"max_quarantined_share: got {self.max_quarantined_share}, expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class Label:
+    """The binary outcome. It counts once it is older than ``horizon``; a score from ``decision_threshold`` up is a yes."""
+
+    column: str
+    horizon: timedelta
+    decision_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(self.horizon >= timedelta(0), "label.horizon: a label cannot be known before its event")
+        _require(0 < self.decision_threshold < 1, f"label.decision_threshold: got {self.decision_threshold}, expected between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of the model. A category is given to the model as its place in ``categories``, an unknown one as -1."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = sorted({category for category in self.categories if self.categories.count(category) > 1})
+        _require(not twice, f"features.inputs: {self.name!r} has the category {', '.join(twice)} twice: remove one")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the inputs come from: a Feast feature service, fed by the views that ``transform`` computes from the datasets."""
+
+    service: str
+    entities: tuple[str, ...]
+    transform: str
+    inputs: tuple[Feature, ...]
+    unit: str
+    lookback: timedelta = timedelta(days=7)
+
+    def __post_init__(self) -> None:
+        _require_import_path("features.transform", self.transform)
+        names = [feature.name for feature in self.inputs]
+        _require(len(names) > 0, "features.inputs: name at least one feature")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        _require(not twice, f"features.inputs: {', '.join(twice)} stands there twice: remove one")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.inputs)
+
+
+@dataclass(frozen=True)
+class Training:
+    """``trainer`` follows :class:`mlops_assets.ports.Trainer`. It sees rows of at most ``window`` before the holdout."""
+
+    trainer: str
+    window: timedelta
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    min_rows: int = 100
+
+    def __post_init__(self) -> None:
+        _require_import_path("training.trainer", self.trainer)
+        _require(self.window > timedelta(0), "training.window: must be longer than nothing, e.g. '60d'")
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """The newest ``window`` of labelled rows: judged on, never trained on."""
+
+    window: timedelta
+    min_positives: int = 50
+
+    def __post_init__(self) -> None:
+        _require(self.window > timedelta(0), "holdout.window: must be longer than nothing, e.g. '7d'")
+        _require(self.min_positives > 0, "holdout.min_positives: must be at least 1; no data is never a pass")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the holdout that has a floor of its own: the rows where ``column`` equals ``value``."""
+
+    column: str
+    value: str
+    floor: float
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.floor < 1, f"gates.slices: {self.column}={self.value} has floor {self.floor}, expected an AUC of 0 to 1")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a challenger must show on the holdout.
+
+    ``improve``: the lower confidence bound of the AUC uplift is at least ``min_uplift``. ``observed``: the uplift itself
+    is. ``refresh``: the upper bound of the loss is at most ``margin``. ``floor`` is absolute and always asked.
+    """
+
+    floor: float
+    default: GatePolicy = "improve"
+    min_uplift: float = 0.005
+    margin: float = 0.01
+    confidence: float = 0.95
+    slices: tuple[Slice, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.floor < 1, f"gates.floor: got {self.floor}, expected an AUC of 0 to 1")
+        _require(0.5 < self.confidence < 1, f"gates.confidence: got {self.confidence}, expected between 0.5 and 1, e.g. 0.95")
+        _require(self.min_uplift >= 0, "gates.min_uplift: must not be negative; to allow a loss use policy 'refresh' with a margin")
+        _require(self.margin >= 0, "gates.margin: must not be negative")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a canary: ``weight`` % of the units, or a copy of ``mirror`` % of the requests, for at least ``bake``."""
+
+    name: str
+    bake: timedelta
+    weight: int = 0
+    mirror: int = 0
+    min_requests: int = 100
+    approval: bool = False
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.weight <= 100 and 0 <= self.mirror <= 100, f"canary step {self.name!r}: weight and mirror are % of 0 to 100")
+        _require(
+            (self.weight > 0) != (self.mirror > 0),
+            f"canary step {self.name!r}: give it either a weight (live traffic) or a mirror (shadow), not both and not none",
+        )
+        _require(self.bake > timedelta(0), f"canary step {self.name!r}: bake must be longer than nothing, e.g. '24h'")
+        _require(self.min_requests > 0, f"canary step {self.name!r}: min_requests must be at least 1; no data is never a pass")
+
+
+@dataclass(frozen=True)
+class Guardrails:
+    """What the challenger must not do, beside the champion at the same time.
+
+    Args:
+        max_error_rate: the most errors of its own, as a share; the only limit for a first release.
+        max_error_increase: the most its error share may be above the champion's.
+        max_latency_ratio: the most its latency quantile may be, as a multiple of the champion's.
+        latency_quantile: which quantile, e.g. 0.95.
+        latency_floor_ms: below this a ratio says nothing.
+        max_score_psi: the most its score distribution may differ from the champion's.
+    """
+
+    max_error_rate: float = 0.05
+    max_error_increase: float = 0.01
+    max_latency_ratio: float = 2.0
+    latency_quantile: float = 0.95
+    latency_floor_ms: float = 20.0
+    max_score_psi: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.max_error_rate <= 1, f"guardrails.max_error_rate: got {self.max_error_rate}, expected a share of 0 to 1, e.g. 0.05"
+        )
+        _require(
+            0 <= self.max_error_increase <= 1,
+            f"guardrails.max_error_increase: got {self.max_error_increase}, expected a share of 0 to 1, e.g. 0.01",
+        )
+        _require(self.max_latency_ratio > 0, f"guardrails.max_latency_ratio: got {self.max_latency_ratio}, expected a multiple, e.g. 2.0")
+        _require(
+            0 < self.latency_quantile < 1, f"guardrails.latency_quantile: got {self.latency_quantile}, expected between 0 and 1, e.g. 0.95"
+        )
+        _require(self.latency_floor_ms >= 0, f"guardrails.latency_floor_ms: got {self.latency_floor_ms}, expected milliseconds from 0 up")
+        _require(self.max_score_psi > 0, f"guardrails.max_score_psi: got {self.max_score_psi}, expected a PSI above 0, e.g. 0.2")
+
+
+@dataclass(frozen=True)
+class Canary:
+    """The way of a release into production. After the last step comes promotion, which is 100 %."""
+
+    steps: tuple[Step, ...]
+    deadline: timedelta
+    first_bake: timedelta
+    guardrails: Guardrails = field(default_factory=Guardrails)
+    warm_for: timedelta = timedelta(hours=1)
+
+    def __post_init__(self) -> None:
+        _require(len(self.steps) > 0, "canary.steps: at least one step, e.g. {name: canary-5, weight: 5, bake: 24h}")
+        weights = [step.weight for step in self.steps]
+        _require(weights == sorted(weights), f"canary.steps: weights must not fall, got {weights}: order the steps")
+        _require(all(weight <= 50 for weight in weights), "canary.steps: weights up to 50; what follows the last step is promotion")
+        names = [step.name for step in self.steps]
+        _require(len(set(names)) == len(names), f"canary.steps: names must differ, got {names}")
+        _require(self.first_bake > timedelta(0), "canary.first_bake: must be longer than nothing, e.g. '24h'")
+        _require(self.warm_for >= timedelta(0), "canary.warm_for: a time to keep the release before, not a negative one")
+        longest = max(max(step.bake for step in self.steps), self.first_bake)
+        _require(
+            self.deadline > longest,
+            f"canary.deadline: {self.deadline} is not longer than the longest bake {longest}: every release would be rolled back",
+        )
+
+    def at_pace(self, pace: float) -> "Canary":
+        """The same plan with all durations divided by ``pace``: at 3600, an hour takes a second."""
+        return replace(
+            self,
+            steps=tuple(replace(step, bake=step.bake / pace) for step in self.steps),
+            deadline=self.deadline / pace,
+            first_bake=self.first_bake / pace,
+            warm_for=self.warm_for / pace,
+        )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The served features and scores of the last ``window`` (event time) against the training baseline.
+
+    A report is made ``every`` so often while there is traffic; drift asks for one training a ``cooldown``.
+    """
+
+    window: timedelta = timedelta(days=1)
+    max_psi: float = 0.2
+    min_rows: int = 200
+    every: timedelta = timedelta(hours=1)
+    cooldown: timedelta = timedelta(hours=6)
+    ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.window > timedelta(0), "drift.window: must be longer than nothing, e.g. '1d'")
+        _require(self.max_psi > 0, f"drift.max_psi: got {self.max_psi}, expected a PSI above 0, e.g. 0.2")
+        _require(self.min_rows > 0, "drift.min_rows: must be at least 1; no data is never a pass")
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """When a new release is trained, and under which gate policy it is judged.
+
+    The first is trained when ``first_after`` lies before the holdout. Drift trains again when the PSI of some watched feature is above
+    ``on_drift_above``, which may be more than the PSI at which a report fails: weather always drifts. ``None`` never trains on drift.
+    """
+
+    first_after: timedelta = timedelta(days=28)
+    after_days: int | None = None
+    after_days_gate: GatePolicy = "refresh"
+    on_drift_above: float | None = 0.2
+    on_drift_gate: GatePolicy = "refresh"
+    schedule: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.after_days is None or self.after_days > 0, "retrain.after_days: a positive number of days of data")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What one serving process of the model may use."""
+
+    threads: int = 1
+    timeout: timedelta = timedelta(seconds=5)
+    ready_within: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that is declared of one model."""
+
+    name: str
+    description: str
+    owners: tuple[str, ...]
+    data: Data
+    label: Label
+    features: Features
+    training: Training
+    holdout: Holdout
+    gates: Gates
+    canary: Canary
+    drift: Drift = field(default_factory=Drift)
+    retrain: Retrain = field(default_factory=Retrain)
+    serving: Serving = field(default_factory=Serving)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        labels, events = self.data.datasets["labels"], self.data.datasets["events"]
+        _require(
+            self.label.column in labels.columns,
+            f"label.column: {self.label.column!r} is not a column of labels ({', '.join(labels.columns)})",
+        )
+        _require(
+            self.features.unit in events.columns,
+            f"features.unit: {self.features.unit!r} is not a column of events ({', '.join(events.columns)})",
+        )
+        missing = [name for name in self.features.entities if name not in events.columns]
+        _require(not missing, f"features.entities: {', '.join(missing)} is not a column of events ({', '.join(events.columns)})")
+        _require(
+            self.label.column not in self.features.names,
+            f"features.inputs: {self.label.column!r} is the label: a model that sees its label learns nothing; remove it",
+        )
+        unknown = [name for name in self.drift.ignore if name not in self.features.names]
+        _require(not unknown, f"drift.ignore: {', '.join(unknown)} is not an input feature ({', '.join(self.features.names)})")
+        off = [part.column for part in self.gates.slices if part.column not in events.columns]
+        _require(not off, f"gates.slices: {', '.join(off)} is not a column of events ({', '.join(events.columns)})")
+
+    @property
+    def slug(self) -> str:
+        """The model's name where hyphens are not allowed: asset keys, groups, Python packages."""
+        return self.name.replace("-", "_")

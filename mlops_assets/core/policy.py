@@ -1,0 +1,365 @@
+"""The policy document of a model: what should be live, and the log of how it came to be so.
+
+It is the only state of a release. Gateway routes, deployments, MLflow's aliases and tags and Dagster's records are projections
+of it. Each function below is one legal change: it takes a policy, returns the next generation, and refuses with
+:class:`IllegalChange` whatever the present state does not allow. A store writes the result by compare-and-swap.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from mlops_assets.core.errors import IllegalChange
+from mlops_assets.core.model_spec import Step
+
+CandidateState = Literal["registered", "staging", "waiting"]
+Action = Literal["register", "stage", "accept", "refuse", "begin", "advance", "abort", "promote", "rollback", "pause", "resume"]
+PROMOTED = -1
+"""The step of a change that is not a step of the canary plan."""
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who changes the policy and why; ``run_id`` is the Dagster run that does it, if one does."""
+
+    who: str
+    why: str
+    run_id: str | None = None
+    evidence: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A release on its way to a canary."""
+
+    release: str
+    state: CandidateState
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """The one release in canary. ``resumed_step`` is the step that a person last approved."""
+
+    release: str
+    attempt: int
+    step: int
+    step_name: str
+    entered_at: datetime
+    paused: bool = False
+    resumed_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A copy of ``percent`` of the requests goes to ``release``; its answers are thrown away."""
+
+    release: str
+    percent: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the log: the change that made ``generation``.
+
+    ``weight`` and ``mirror`` are what ``release`` has after it, ``left`` is the release that lost its traffic by it.
+    """
+
+    generation: int
+    at: datetime
+    action: Action
+    release: str
+    author: Author
+    attempt: int = 0
+    step: int = PROMOTED
+    step_name: str = ""
+    left: str | None = None
+    weight: int = 0
+    mirror: int = 0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What should be live of one model.
+
+    Args:
+        champions: those that were champion and were not rolled back, oldest first; the last is the champion.
+        weights: percent of the units by release.
+        warm: releases that are kept running without traffic, and until when.
+        digests: sha256 of each registered release's model, so that a rollback needs no registry.
+    """
+
+    model: str
+    generation: int = 0
+    champions: tuple[str, ...] = ()
+    challenger: Challenger | None = None
+    candidates: tuple[Candidate, ...] = ()
+    weights: Mapping[str, int] = field(default_factory=dict)
+    mirror: Mirror | None = None
+    warm: Mapping[str, datetime] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    log: tuple[Change, ...] = ()
+
+    @property
+    def champion(self) -> str | None:
+        return self.champions[-1] if self.champions else None
+
+    @property
+    def previous(self) -> str | None:
+        return self.champions[-2] if len(self.champions) > 1 else None
+
+    def candidate(self, release: str) -> Candidate | None:
+        return next((candidate for candidate in self.candidates if candidate.release == release), None)
+
+    def last(self, release: str, *actions: Action) -> Change | None:
+        """The newest change of ``release``, among ``actions`` if any are given."""
+        matching = (c for c in reversed(self.log) if c.release == release and (not actions or c.action in actions))
+        return next(matching, None)
+
+    def live_releases(self, now: datetime) -> frozenset[str]:
+        """The releases that must be running: those with traffic, those being staged, the next in line, and the warm ones."""
+        live = {release for release, weight in self.weights.items() if weight > 0}
+        if self.mirror:
+            live.add(self.mirror.release)
+        live |= {release for release, until in self.warm.items() if now < until}
+        live |= {candidate.release for candidate in self.candidates if candidate.state == "staging"}
+        if (following := next_waiting(self)) is not None:
+            live.add(following)
+        return frozenset(live)
+
+
+def release_number(release: str) -> int:
+    """The version behind a release's name.
+
+    >>> release_number("v12")
+    12
+    """
+    return int(release.removeprefix("v"))
+
+
+def next_waiting(policy: Policy) -> str | None:
+    """The newest release that waits for its canary; older ones are overtaken when it begins."""
+    waiting = [candidate.release for candidate in policy.candidates if candidate.state == "waiting"]
+    return max(waiting, key=release_number, default=None)
+
+
+def register(policy: Policy, release: str, digest: str, author: Author, now: datetime) -> Policy:
+    """A new release exists. Registering it again changes nothing."""
+    if policy.digests.get(release) == digest:
+        return policy
+    _require(
+        release not in policy.digests,
+        f"{release} of {policy.model} is registered with digest {policy.digests.get(release)}, got {digest}: register a new version",
+    )
+    candidates = (*policy.candidates, Candidate(release, "registered", now))
+    changed = replace(policy, candidates=candidates, digests={**policy.digests, release: digest})
+    return _log(changed, "register", release, author, now)
+
+
+def stage(policy: Policy, release: str, author: Author, now: datetime) -> Policy:
+    """The release passed its evaluation: it is to run, without traffic."""
+    return _move(policy, release, "stage", "staging", ("registered",), author, now)
+
+
+def accept(policy: Policy, release: str, author: Author, now: datetime) -> Policy:
+    """The release passed its smoke test: it waits for its canary."""
+    return _move(policy, release, "accept", "waiting", ("staging",), author, now)
+
+
+def refuse(policy: Policy, release: str, author: Author, now: datetime) -> Policy:
+    """The release did not pass, or a newer one overtook it: it goes no further."""
+    if policy.candidate(release) is None and policy.last(release, "refuse"):
+        return policy
+    _require(policy.candidate(release) is not None, f"{release} of {policy.model} is not a candidate: {describe(policy)}")
+    return _log(_without_candidates(policy, {release}), "refuse", release, author, now)
+
+
+def begin(policy: Policy, release: str, step: Step, author: Author, now: datetime) -> Policy:
+    """A waiting release enters its canary at step 0. Older waiting releases are overtaken."""
+    candidate = policy.candidate(release)
+    _require(policy.challenger is None, f"{policy.model} has a release in canary already: {describe(policy)}. Abort it first")
+    _require(
+        candidate is not None and candidate.state == "waiting",
+        f"{release} of {policy.model} does not wait for a canary: {describe(policy)}",
+    )
+    for overtaken in [c.release for c in policy.candidates if c.state == "waiting" and release_number(c.release) < release_number(release)]:
+        policy = refuse(policy, overtaken, replace(author, why=f"overtaken by {release}"), now)
+    attempt = 1 + sum(1 for change in policy.log if change.release == release and change.action == "begin")
+    challenger = Challenger(release, attempt, 0, step.name, now)
+    changed = _with_step(replace(_without_candidates(policy, {release}), challenger=challenger), step)
+    return _log(changed, "begin", release, author, now, attempt=attempt, step=0, step_name=step.name)
+
+
+def advance(policy: Policy, index: int, step: Step, author: Author, now: datetime) -> Policy:
+    """The challenger enters step ``index`` of its plan, the one after its present step."""
+    challenger = _challenger(policy)
+    _require(
+        index == challenger.step + 1,
+        f"{challenger.release} is at step {challenger.step} ({challenger.step_name}), the next is {challenger.step + 1}, got {index}",
+    )
+    _require(not challenger.paused, f"{challenger.release} is paused: 'mlops resume {policy.model}' first")
+    entered = replace(challenger, step=index, step_name=step.name, entered_at=now)
+    changed = _with_step(replace(policy, challenger=entered), step)
+    return _log(changed, "advance", challenger.release, author, now, challenger.attempt, index, step.name)
+
+
+def abort(policy: Policy, author: Author, now: datetime) -> Policy:
+    """The challenger leaves its canary; all traffic is the champion's again."""
+    challenger = _challenger(policy)
+    changed = _all_to_champion(replace(policy, challenger=None, mirror=None))
+    return _log(
+        changed,
+        "abort",
+        challenger.release,
+        author,
+        now,
+        challenger.attempt,
+        challenger.step,
+        challenger.step_name,
+        left=challenger.release,
+    )
+
+
+def promote(policy: Policy, author: Author, now: datetime, warm_for: timedelta) -> Policy:
+    """The challenger becomes champion with all traffic; the one before stays warm for ``warm_for``."""
+    challenger = _challenger(policy)
+    warm = {release: until for release, until in policy.warm.items() if until > now}
+    if policy.champion is not None:
+        warm[policy.champion] = now + warm_for
+    warm.pop(challenger.release, None)
+    changed = _all_to_champion(
+        replace(policy, champions=(*policy.champions, challenger.release)[-10:], challenger=None, mirror=None, warm=warm)
+    )
+    return _log(changed, "promote", challenger.release, author, now, challenger.attempt, left=policy.champion)
+
+
+def rollback(policy: Policy, author: Author, now: datetime, to: str | None = None) -> Policy:
+    """The champion leaves production for ``to``, by default the champion before it. A canary under way is aborted first."""
+    leaving = policy.champion
+    if leaving is None:
+        raise IllegalChange(f"{policy.model} has no release in production, so there is none to roll back: {describe(policy)}")
+    target = to or policy.previous
+    if target is None:
+        raise IllegalChange(
+            f"{leaving} is the first release of {policy.model}, there is no previous one to go back to. What can be done: "
+            f"train and promote another, or stop the traffic in front of the gateway"
+        )
+    _require(target != leaving, f"{target} of {policy.model} is in production already: name another release with --to")
+    was_champion = [change.release for change in policy.log if change.action == "promote"]
+    _require(
+        target in was_champion,
+        f"{target} of {policy.model} was never in production, got --to {target}, expected one of "
+        f"{', '.join(dict.fromkeys(was_champion))}: a release gets there first by its canary",
+    )
+    if policy.challenger is not None:
+        policy = abort(policy, replace(author, why=f"{leaving} is rolled back: {author.why}"), now)
+    kept = policy.champions[: policy.champions.index(target)] if target in policy.champions else policy.champions[:-1]
+    warm = {release: until for release, until in policy.warm.items() if release != target and until > now}
+    changed = _all_to_champion(replace(policy, champions=(*kept, target), warm=warm))
+    return _log(changed, "rollback", target, author, now, left=leaving)
+
+
+def pause(policy: Policy, author: Author, now: datetime) -> Policy:
+    """The canary stays where it is until a person resumes it. Its guardrails still abort it."""
+    challenger = _challenger(policy)
+    if challenger.paused:
+        return policy
+    changed = replace(policy, challenger=replace(challenger, paused=True))
+    return _log(changed, "pause", challenger.release, author, now, challenger.attempt, challenger.step, challenger.step_name)
+
+
+def resume(policy: Policy, author: Author, now: datetime) -> Policy:
+    """A paused canary goes on and bakes anew; one that is not paused has a person's approval of its present step.
+
+    A canary that was paused while it waited for approval still waits for it afterwards: an approval is of figures that one has seen.
+    """
+    challenger = _challenger(policy)
+    if challenger.paused:
+        going = replace(challenger, paused=False, entered_at=now)
+    elif challenger.resumed_step == challenger.step:
+        return policy
+    else:
+        going = replace(challenger, resumed_step=challenger.step)
+    changed = replace(policy, challenger=going)
+    return _log(changed, "resume", challenger.release, author, now, challenger.attempt, challenger.step, challenger.step_name)
+
+
+def describe(policy: Policy) -> str:
+    """One line for a person: what is live and what is on its way."""
+    parts = [f"champion {policy.champion or 'none'}"]
+    if challenger := policy.challenger:
+        paused = ", paused" if challenger.paused else ""
+        parts.append(f"challenger {challenger.release} at {challenger.step_name}{paused}")
+    parts += [f"{candidate.release} {candidate.state}" for candidate in policy.candidates]
+    return ", ".join(parts)
+
+
+def stage_of(policy: Policy, release: str) -> str:
+    """The release's stage as the registry shows it: ``None``, ``Staging``, ``Production`` or ``Archived``."""
+    if release == policy.champion:
+        return "Production"
+    if policy.challenger and policy.challenger.release == release:
+        return "Staging"
+    if candidate := policy.candidate(release):
+        return "None" if candidate.state == "registered" else "Staging"
+    return "Archived"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise IllegalChange(message)
+
+
+def _challenger(policy: Policy) -> Challenger:
+    if policy.challenger is None:
+        raise IllegalChange(f"{policy.model} has no release in canary: {describe(policy)}")
+    return policy.challenger
+
+
+def _move(
+    policy: Policy, release: str, action: Action, to: CandidateState, allowed: tuple[CandidateState, ...], author: Author, now: datetime
+) -> Policy:
+    candidate = policy.candidate(release)
+    if candidate is not None and candidate.state == to:
+        return policy
+    if candidate is None or candidate.state not in allowed:
+        raise IllegalChange(
+            f"{release} of {policy.model} cannot be {to}: expected it to be {' or '.join(allowed)}, got: {describe(policy)}"
+        )
+    moved = tuple(Candidate(release, to, now) if c.release == release else c for c in policy.candidates)
+    return _log(replace(policy, candidates=moved), action, release, author, now)
+
+
+def _without_candidates(policy: Policy, releases: set[str]) -> Policy:
+    return replace(policy, candidates=tuple(c for c in policy.candidates if c.release not in releases))
+
+
+def _all_to_champion(policy: Policy) -> Policy:
+    return replace(policy, weights={policy.champion: 100} if policy.champion else {})
+
+
+def _with_step(policy: Policy, step: Step) -> Policy:
+    challenger = _challenger(policy)
+    if policy.champion is None:
+        return replace(policy, weights={challenger.release: 100}, mirror=None)
+    if step.mirror:
+        return replace(_all_to_champion(policy), mirror=Mirror(challenger.release, step.mirror))
+    return replace(policy, weights={policy.champion: 100 - step.weight, challenger.release: step.weight}, mirror=None)
+
+
+def _log(
+    policy: Policy,
+    action: Action,
+    release: str,
+    author: Author,
+    now: datetime,
+    attempt: int = 0,
+    step: int = PROMOTED,
+    step_name: str = "",
+    left: str | None = None,
+) -> Policy:
+    weight = policy.weights.get(release, 0) if action != "abort" else 0
+    mirror = policy.mirror.percent if policy.mirror and policy.mirror.release == release else 0
+    change = Change(policy.generation + 1, now, action, release, author, attempt, step, step_name, left, weight, mirror)
+    return replace(policy, generation=change.generation, log=(*policy.log, change))

@@ -1,0 +1,71 @@
+"""What a model expects as input, travelling inside its ONNX file, so that one digest covers both."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mlops_assets.core.errors import BadData
+from mlops_assets.core.model_spec import Feature
+
+METADATA_KEY = "mlops_signature"
+"""The entry of the ONNX file's ``metadata_props`` that holds the signature as JSON."""
+
+INPUT_NAME = "features"
+"""The one ONNX input: float32 of shape (rows, features)."""
+
+SCORE_NAME = "score"
+"""The one ONNX output: float32 of shape (rows,), the probability of a yes."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs in order, what splits the traffic, and from which score on the answer is yes."""
+
+    model: str
+    inputs: tuple[Feature, ...]
+    unit: str
+    decision_threshold: float
+    feature_service: str
+    feature_hash: str
+    training_set: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Signature":
+        document = json.loads(text)
+        inputs = tuple(Feature(item["name"], tuple(item["categories"])) for item in document.pop("inputs"))
+        return cls(inputs=inputs, **document)
+
+
+def encode(inputs: Sequence[Feature], columns: Mapping[str, Sequence[Any] | np.ndarray]) -> np.ndarray:
+    """Columns of values as the float32 matrix that the model takes, shape (rows, features).
+
+    A category becomes its place in the feature's list, an unknown or missing one -1; a missing number becomes NaN.
+
+    Raises:
+        BadData: if a column is missing, or a number is not one.
+
+    >>> encode([Feature("hour"), Feature("carrier", ("AA", "UA"))], {"hour": [7, None], "carrier": ["UA", "??"]}).tolist()
+    [[7.0, 1.0], [nan, -1.0]]
+    """
+    missing = [feature.name for feature in inputs if feature.name not in columns]
+    if missing:
+        raise BadData(f"features {', '.join(missing)} are missing, got {', '.join(columns)}: send every input of the model")
+    encoded = [_encode_column(feature, columns[feature.name]) for feature in inputs]
+    return np.stack(encoded, axis=1) if encoded else np.empty((0, 0), dtype=np.float32)
+
+
+def _encode_column(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    if feature.categories:
+        places = {category: place for place, category in enumerate(feature.categories)}
+        return np.asarray([places.get(value, -1) for value in values], dtype=np.float32)
+    try:
+        return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64).astype(np.float32)
+    except (TypeError, ValueError) as error:
+        wrong = next((value for value in values if value is not None and not isinstance(value, int | float)), values)
+        raise BadData(f"feature {feature.name!r}: got {wrong!r}, expected a number or null") from error

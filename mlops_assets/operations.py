@@ -1,0 +1,52 @@
+"""What an operator does by hand, without Dagster: act on the data plane first; the reconcile sensor records it afterwards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlops_assets.core import policy as policies
+from mlops_assets.core.errors import IllegalChange, NotFound
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.policy import Author, Policy
+from mlops_assets.ports import Platform
+from mlops_assets.reconcile import converge_traffic
+from mlops_assets.rollout import change, promote
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A person at work on one model."""
+
+    platform: Platform
+    model: str
+    author: Author
+
+    def rollback(self, to: str | None = None) -> Policy:
+        """Send the traffic back to ``to``, by default the champion before this one."""
+        return self._act(lambda policy: policies.rollback(policy, self.author, self.platform.clock(), to))
+
+    def abort(self) -> Policy:
+        """End the canary under way; all traffic is the champion's."""
+        return self._act(lambda policy: policies.abort(policy, self.author, self.platform.clock()))
+
+    def promote(self, spec: ModelSpec) -> Policy:
+        """Make the challenger champion, whatever its canary says; its quality gate must have passed."""
+        policy = self.platform.policies.read(self.model)
+        if policy.challenger is None:
+            raise IllegalChange(f"{self.model} has no release in canary: {policies.describe(policy)}")
+        return promote(self.platform, spec, policy.challenger.release, policy, self.author, forced=True)[1]
+
+    def pause(self) -> Policy:
+        """Keep the canary at its step."""
+        return self._act(lambda policy: policies.pause(policy, self.author, self.platform.clock()))
+
+    def resume(self) -> Policy:
+        """Let a paused canary go on, or approve the step that asks for a person."""
+        return self._act(lambda policy: policies.resume(policy, self.author, self.platform.clock()))
+
+    def _act(self, apply: Callable[[Policy], Policy]) -> Policy:
+        known = self.platform.policies.models()
+        if self.model not in known:
+            raise NotFound(f"there is no model {self.model!r}, expected one of {', '.join(known) or 'none yet'}")
+        changed = change(self.platform, self.model, apply)
+        converge_traffic(self.platform, self.model)
+        return changed

@@ -1,0 +1,189 @@
+"""The steps of a release as actions on the platform: look, decide, change the policy. Dagster is not needed for any."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from mlops_assets.adapters.codec import decode_observation, encode_observation
+from mlops_assets.core import evidence
+from mlops_assets.core import policy as policies
+from mlops_assets.core.canary import Decision, Move, decide, plan_steps
+from mlops_assets.core.errors import IllegalChange, NotFound, StalePolicy
+from mlops_assets.core.evidence import SCORE_BINS, Observation
+from mlops_assets.core.model_spec import Canary, ModelSpec
+from mlops_assets.core.policy import Author, Policy
+from mlops_assets.core.verdict import Outcome
+from mlops_assets.ports import Platform
+from mlops_assets.reconcile import converge_traffic, reconcile
+
+GATE_TAG = "quality_gate"
+"""The tag of a registered version under which its evaluation leaves the gate's outcome."""
+
+RACES = 5
+"""How often a change is tried again when others change the same policy."""
+
+
+def change(platform: Platform, model: str, apply: Callable[[Policy], Policy]) -> Policy:
+    """Apply a legal change to the newest policy and write it by compare-and-swap; returns what is in force.
+
+    Raises:
+        IllegalChange: if the newest policy does not allow it.
+        StalePolicy: if others were faster every time.
+    """
+    for attempt in range(RACES):
+        policy = platform.policies.read(model)
+        changed = apply(policy)
+        if changed == policy:
+            return policy
+        try:
+            platform.policies.write(changed, policy.generation)
+            return changed
+        except StalePolicy:
+            if attempt == RACES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def change_at(platform: Platform, model: str, expected_generation: int, apply: Callable[[Policy], Policy]) -> Policy:
+    """Like :func:`change`, but only if nobody has changed the policy since it was of ``expected_generation``.
+
+    Raises:
+        StalePolicy: if somebody has.
+    """
+    policy = platform.policies.read(model)
+    if policy.generation != expected_generation:
+        raise StalePolicy(f"{model}: the policy is of generation {policy.generation}, this was decided at {expected_generation}")
+    changed = apply(policy)
+    platform.policies.write(changed, expected_generation)
+    return changed
+
+
+def plan_of(platform: Platform, spec: ModelSpec) -> Canary:
+    """The model's canary plan at the platform's pace."""
+    return spec.canary.at_pace(platform.pace)
+
+
+def look(platform: Platform, policy: Policy) -> Observation:
+    """What has been seen of the present canary step, now.
+
+    The running observation is kept in the object store, so that neither a restarted gateway nor a restarted daemon loses what was
+    counted before; the first look of a step starts it.
+    """
+    key, now = _running_key(policy), platform.clock()
+    samples = platform.gateway.sample(policy.model)
+    try:
+        seen = decode_observation(platform.objects.get(key), key)
+    except NotFound:
+        seen = evidence.begin(samples, platform.predictions.position(policy.model), now)
+    else:
+        logged = platform.predictions.read(policy.model, seen.log_position, ["release", "role", "score"])
+        seen = evidence.observe(seen, samples, score_counts(policy, logged.rows), logged.position, now)
+    platform.objects.put(key, encode_observation(seen))
+    return seen
+
+
+def score_counts(policy: Policy, rows: Any) -> dict[str, tuple[int, ...]]:
+    """Logged scores of champion and challenger, counted by bin. In a shadow step the challenger's are those of its copies."""
+    import numpy as np
+
+    challenger = policy.challenger.release if policy.challenger else None
+    shadow = policy.mirror is not None
+    counts = {}
+    for release in (policy.champion, challenger):
+        role = "shadow" if shadow and release == challenger else "live"
+        scores = rows[(rows["release"] == release) & (rows["role"] == role)]["score"] if len(rows) else []
+        if release is not None and len(scores):
+            histogram, _ = np.histogram(np.clip(scores, 0, 1), bins=SCORE_BINS, range=(0, 1))
+            counts[release] = tuple(int(count) for count in histogram)
+    return counts
+
+
+def decide_now(platform: Platform, spec: ModelSpec, policy: Policy) -> tuple[Decision, Observation]:
+    """Look and decide."""
+    seen = look(platform, policy)
+    return decide(plan_of(platform, spec), policy, seen, platform.clock()), seen
+
+
+def keep_evidence(platform: Platform, spec: ModelSpec, policy: Policy, seen: Observation, decision: Decision, now: datetime) -> str:
+    """Store all that a decision was made of, under its digest, so that it can be decided again; returns the key."""
+    document = {
+        "model": policy.model,
+        "generation": policy.generation,
+        "champion": policy.champion,
+        "challenger": asdict(policy.challenger) if policy.challenger else None,
+        "plan": asdict(plan_of(platform, spec)),
+        "observation": json.loads(encode_observation(replace(seen, last={}))),
+        "decision": decision.to_dict(),
+        "decided_at": now,
+    }
+    data = json.dumps(document, sort_keys=True, default=str).encode()
+    key = f"evidence/{policy.model}/{hashlib.sha256(data).hexdigest()}.json"
+    platform.objects.create(key, data)
+    return key
+
+
+def begin_canary(platform: Platform, spec: ModelSpec, release: str, policy: Policy, author: Author) -> Policy:
+    """Let a waiting release into the first step of its canary."""
+    first = plan_steps(plan_of(platform, spec), policy)[0]
+    changed = change_at(platform, spec.name, policy.generation, lambda p: policies.begin(p, release, first, author, platform.clock()))
+    reconcile(platform, spec.name, spec.serving)
+    return changed
+
+
+def advance_canary(platform: Platform, spec: ModelSpec, policy: Policy, decision: Decision, seen: Observation, author: Author) -> Policy:
+    """Let the challenger into its next step, with the evidence kept."""
+    assert policy.challenger is not None
+    index = policy.challenger.step + 1
+    step = plan_steps(plan_of(platform, spec), policy)[index]
+    now = platform.clock()
+    kept = keep_evidence(platform, spec, policy, seen, decision, now)
+    signed = Author(author.who, decision.reason, author.run_id, kept)
+    changed = change_at(platform, spec.name, policy.generation, lambda p: policies.advance(p, index, step, signed, now))
+    reconcile(platform, spec.name, spec.serving)
+    return changed
+
+
+def promote(platform: Platform, spec: ModelSpec, release: str, policy: Policy, author: Author, forced: bool) -> tuple[Decision, Policy]:
+    """Make the challenger champion. The gate is asked again here, and unless a person forces it, the canary as well.
+
+    Raises:
+        IllegalChange: if the release is not in canary, its gate did not pass, or the canary does not say promote.
+    """
+    if policy.challenger is None or policy.challenger.release != release:
+        raise IllegalChange(f"{release} of {spec.name} is not in canary: {policies.describe(policy)}")
+    gate = platform.registry.release(spec.name, release).tags.get(GATE_TAG)
+    if gate != Outcome.PASS.value:
+        raise IllegalChange(f"the quality gate of {release} says {gate!r}, expected 'pass': materialize its evaluation first")
+    decision, seen = decide_now(platform, spec, policy)
+    if decision.move is not Move.PROMOTE and not forced:
+        raise IllegalChange(f"the canary of {release} says {decision.move}: {decision.reason}")
+    now = platform.clock()
+    kept = keep_evidence(platform, spec, policy, seen, decision, now)
+    signed = Author(author.who, author.why if forced else decision.reason, author.run_id, kept)
+    warm_for = plan_of(platform, spec).warm_for
+    changed = change_at(platform, spec.name, policy.generation, lambda p: policies.promote(p, signed, now, warm_for))
+    converge_traffic(platform, spec.name, spec.serving)
+    return decision, changed
+
+
+def leave(platform: Platform, spec: ModelSpec, release: str, policy: Policy, author: Author, to: str | None) -> Policy:
+    """Take a release out: abort its canary if it is the challenger, roll back if it is the champion."""
+    now = platform.clock()
+    if policy.challenger is not None and policy.challenger.release == release:
+        decision, seen = decide_now(platform, spec, policy)
+        author = Author(author.who, author.why, author.run_id, keep_evidence(platform, spec, policy, seen, decision, now))
+        changed = change_at(platform, spec.name, policy.generation, lambda p: policies.abort(p, author, now))
+    else:
+        changed = change_at(platform, spec.name, policy.generation, lambda p: policies.rollback(p, author, now, to))
+    converge_traffic(platform, spec.name, spec.serving)
+    return changed
+
+
+def _running_key(policy: Policy) -> str:
+    if policy.challenger is None:
+        raise IllegalChange(f"{policy.model} has no release in canary")
+    challenger = policy.challenger
+    return f"evidence/{policy.model}/{challenger.release}/{challenger.attempt}/{challenger.step}-{challenger.step_name}.json"

@@ -1,0 +1,78 @@
+"""Where the local stack lives and listens. One place reads the environment; everything binds to loopback."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The local stack's folder and ports.
+
+    Ports follow from ``base_port``, so that two stacks live side by side: ``MLOPS_BASE_PORT=14000``. ``home`` holds all
+    state; it is ``.mlops`` in the present folder unless ``MLOPS_HOME`` says otherwise.
+    """
+
+    home: Path
+    base_port: int = 4000
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        home = Path(os.environ.get("MLOPS_HOME", ".mlops")).resolve()
+        return cls(home, int(os.environ.get("MLOPS_BASE_PORT", "4000")))
+
+    @property
+    def dagster_port(self) -> int:
+        return self.base_port
+
+    @property
+    def code_server_port(self) -> int:
+        return self.base_port + 1
+
+    @property
+    def mlflow_port(self) -> int:
+        return self.base_port + 2
+
+    @property
+    def gateway_port(self) -> int:
+        return self.base_port + 3
+
+    @property
+    def gateway_admin_port(self) -> int:
+        return self.base_port + 4
+
+    @property
+    def s3_port(self) -> int:
+        return self.base_port + 5
+
+    @property
+    def weed_ports(self) -> dict[str, int]:
+        """SeaweedFS's own components, by the flag that sets them; each also takes the port 10,000 above for gRPC."""
+        return {"master": self.base_port + 6, "volume": self.base_port + 7, "filer": self.base_port + 8}
+
+    @property
+    def release_ports(self) -> range:
+        """One for each release that runs."""
+        return range(self.base_port + 20, self.base_port + 500)
+
+    @property
+    def s3_url(self) -> str:
+        return os.environ.get("MLOPS_S3_URL", f"http://{HOST}:{self.s3_port}")
+
+    @property
+    def mlflow_url(self) -> str:
+        return os.environ.get("MLFLOW_TRACKING_URI", f"http://{HOST}:{self.mlflow_port}")
+
+    @property
+    def dagster_url(self) -> str:
+        return f"http://{HOST}:{self.dagster_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{HOST}:{self.gateway_port}"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"

@@ -1,0 +1,82 @@
+"""``python -m serving --port N``: the BentoML service in one process.
+
+``bentoml serve`` puts an arbiter before its worker and six middlewares before the application. This runs the same service in the
+worker alone, and hands the paths that the application serves straight to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from mlops_assets.core.errors import SpecError
+from mlops_assets.settings import HOST, Settings
+
+GRACE_SECONDS = 3
+"""How long requests under way may take after SIGTERM, before the log is shipped."""
+
+OWN_PATHS = frozenset({"/predict", "/health", "/ready"})
+
+Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
+
+
+def main() -> None:
+    """Serve until SIGTERM; exit with 2 if the environment is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve one release, which the environment names.")
+    parser.add_argument("--port", type=int, required=True, help="the port on 127.0.0.1 to listen on")
+    port = parser.parse_args().port
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    os.environ.setdefault("BENTOML_HOME", str(Settings.from_environment().home / "bentoml"))
+    # uvicorn raises the signal again when it is done: that must not look like a failure
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # a request waits for this long when the log's threads are at work, and by default for ten times as long
+    sys.setswitchinterval(0.0005)
+    try:
+        application = _application()
+    except SpecError as error:
+        print(f"serving: {error}", file=sys.stderr)
+        sys.exit(2)
+    _serve(application, port)
+
+
+def _application() -> Application:
+    from bentoml._internal.container import BentoMLContainer  # type: ignore[attr-defined]
+    from bentoml._internal.server.metrics.prometheus import PrometheusClient
+
+    # one process needs no files to add up the metrics of several
+    BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))
+    from serving.service import APP, Release
+
+    bento: Application = Release.to_asgi()  # type: ignore[attr-defined]
+
+    async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        await (APP if scope.get("path") in OWN_PATHS else bento)(scope, receive, send)
+
+    return application
+
+
+def _serve(application: Application, port: int) -> None:
+    import uvicorn
+
+    uvicorn.run(
+        application,
+        host=HOST,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        # longer than a gateway keeps an idle connection, so that it is never the one to meet a closed one
+        timeout_keep_alive=75,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What a serving process is told by its environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlops_assets.core.errors import SpecError
+from mlops_assets.settings import Settings
+from serving.prediction_log import Limits
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One release to be served.
+
+    Args:
+        model: ``MLOPS_MODEL``.
+        release: ``MLOPS_RELEASE``.
+        digest: ``MLOPS_MODEL_DIGEST``, the SHA-256 of its ONNX file in hexadecimal.
+        home: ``MLOPS_HOME``, where the model is kept and answers wait to be shipped.
+        s3_url: ``MLOPS_S3_URL``.
+        threads: ``MLOPS_THREADS``, the most that one prediction may use; 1.
+        replay: ``MLOPS_REPLAY=1`` lets requests carry an ``event_time``.
+        limits: ``MLOPS_LOG_ROTATE_SECONDS`` and ``MLOPS_LOG_MAX_BYTES``; 60 seconds and 1 GiB.
+    """
+
+    model: str
+    release: str
+    digest: str
+    home: Path
+    s3_url: str
+    threads: int = 1
+    replay: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Configuration:
+        """Read the environment; :class:`SpecError` if something is missing or cannot be so."""
+        settings, limits = Settings.from_environment(), Limits()
+        return cls(
+            model=_read(environment, "MLOPS_MODEL", _NAME, "a model's name"),
+            release=_read(environment, "MLOPS_RELEASE", _NAME, "a release such as v3"),
+            digest=_read(environment, "MLOPS_MODEL_DIGEST", _DIGEST, "64 hexadecimal digits"),
+            home=settings.home,
+            s3_url=settings.s3_url,
+            threads=int(_positive(environment, "MLOPS_THREADS", 1)),
+            replay=environment.get("MLOPS_REPLAY") == "1",
+            limits=Limits(
+                _positive(environment, "MLOPS_LOG_ROTATE_SECONDS", limits.rotate_seconds),
+                int(_positive(environment, "MLOPS_LOG_MAX_BYTES", limits.max_bytes)),
+            ),
+        )
+
+
+def _read(environment: Mapping[str, str], name: str, pattern: re.Pattern[str], expected: str) -> str:
+    value = environment.get(name, "")
+    if not pattern.fullmatch(value):
+        raise SpecError(f"{name}: got {value!r}, expected {expected}: set it in the environment of the serving process")
+    return value
+
+
+def _positive(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise SpecError(f"{name}: got {text!r}, expected a number above 0: correct it in the environment of the serving process")
+    return max(1.0, value) if name == "MLOPS_THREADS" else value

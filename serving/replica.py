@@ -1,0 +1,115 @@
+"""One process that serves one release: it loads the model, answers, and logs what it answered."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from mlops_assets.adapters.prediction_log import Answer, LoggedInput
+from mlops_assets.core.errors import BadData, DigestMismatch, MlopsError, NotReady
+from mlops_assets.ports import ObjectStore
+from serving import model_file, protocol, runtime
+from serving.configuration import Configuration
+from serving.metrics import Metrics, Role
+from serving.prediction_log import PredictionLog
+from serving.protocol import PredictRequest
+from serving.runtime import Runtime
+
+RETRY_SECONDS = (0.5, 15.0)
+"""The first wait when the model cannot be had yet, and the longest."""
+
+_log = logging.getLogger(__name__)
+
+
+class Replica:
+    """A release in service, or on its way there.
+
+    A model that cannot be loaded does not end the process: ``/ready`` tells why, where whoever waits for it looks anyway. An exit would be
+    turned into a loop of restarts by any process manager, with the reason in the log of one of them. What time can mend (the object
+    store is down, the object is not there yet) is tried again; a wrong digest or model is not.
+    """
+
+    def __init__(self, configuration: Configuration, objects: ObjectStore, metrics: Metrics) -> None:
+        self.configuration = configuration
+        self.metrics = metrics.roles()
+        self._objects, self._log_metrics = objects, metrics.log()
+        self._loaded: tuple[Runtime, PredictionLog] | None = None
+        self._reason = "the model is being loaded"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load the model."""
+        self._thread.start()
+
+    def stop(self, within: float = 5.0) -> None:
+        """Write and ship what was answered, for at most ``within`` seconds."""
+        deadline = time.monotonic() + within
+        self._stop.set()
+        self._thread.join(within)
+        if self._loaded is not None:
+            self._loaded[1].close(deadline - time.monotonic())
+
+    def require_ready(self) -> Runtime:
+        """The verified and warmed model; :class:`NotReady` with the reason if there is none."""
+        if self._loaded is None:
+            raise NotReady(f"{self.configuration.model} {self.configuration.release}: {self._reason}")
+        return self._loaded[0]
+
+    def score(self, request: PredictRequest) -> list[float]:
+        """The scores of a request's rows."""
+        model = self.require_ready()
+        scores: list[float] = model.score(protocol.matrix(request, model.signature.inputs)).tolist()
+        return scores
+
+    def decide(self, scores: Sequence[float]) -> list[bool]:
+        """Which scores are a yes."""
+        threshold = self.require_ready().signature.decision_threshold
+        return [score >= threshold for score in scores]
+
+    def log(self, request: PredictRequest, role: Role, scores: Sequence[float], decisions: Sequence[bool], seconds: float) -> None:
+        """Log the answers to a request, which took ``seconds``."""
+        if self._loaded is None:
+            raise NotReady(self._reason)
+        now = datetime.now(UTC)
+        self._loaded[1].append(
+            Answer(
+                question.request_id, question.unit, role, score, decision, 1000 * seconds, now, question.event_time or now, question.values
+            )
+            for question, score, decision in zip(request.questions, scores, decisions, strict=True)
+        )
+
+    def _load(self) -> None:
+        began, delay = time.monotonic(), RETRY_SECONDS[0]
+        while not self._stop.is_set():
+            try:
+                self._loaded = self._try_load()
+            except (DigestMismatch, BadData) as error:
+                self._reason = str(error)
+                _log.error("not ready, for good: %s", error)
+                return
+            except (MlopsError, OSError) as error:
+                self._reason = str(error)
+                _log.warning("not ready, trying again in %.1f s: %s", delay, error)
+                self._stop.wait(delay)
+                delay = min(2 * delay, RETRY_SECONDS[1])
+            else:
+                _log.info("%s %s is ready after %.1f s", self.configuration.model, self.configuration.release, time.monotonic() - began)
+                return
+
+    def _try_load(self) -> tuple[Runtime, PredictionLog]:
+        told = self.configuration
+        data = model_file.fetch(self._objects, told.home, told.model, told.release, told.digest)
+        model = runtime.load(data, told.digest, told.threads)
+        signature = model.signature
+        if signature.model != told.model:
+            raise BadData(
+                f"model file: it is of the model {signature.model!r}, expected {told.model!r}: check what was registered as {told.release}"
+            )
+        inputs = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
+        log = PredictionLog(told.home, told.model, told.release, inputs, self._objects, self._log_metrics, told.limits)
+        log.start()
+        return model, log

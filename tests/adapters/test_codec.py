@@ -1,0 +1,86 @@
+"""Policies and observations survive the way into a document and back."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_assets.adapters.codec import decode_observation, decode_policy, encode_observation, encode_policy
+from mlops_assets.core.errors import BadData
+from mlops_assets.core.evidence import GatewaySample, Observation, Traffic
+from mlops_assets.core.policy import Author, Candidate, Challenger, Change, Mirror, Policy
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
+FULL = Policy(
+    "fraud-detector",
+    7,
+    ("v1", "v2"),
+    Challenger("v3", 1, 2, "canary-25", NOW, paused=True, resumed_step=1),
+    (Candidate("v4", "waiting", NOW),),
+    {"v2": 75, "v3": 25},
+    Mirror("v4", 50),
+    {"v1": NOW + timedelta(hours=1)},
+    {"v1": "d" * 64},
+    (Change(7, NOW, "advance", "v3", Author("release sensor", "passed: “every” guardrail", "run-1", "evidence/ab"), 1, 2, "canary-25"),),
+)
+
+
+def test_a_full_policy_comes_back_equal():
+    assert decode_policy(encode_policy(FULL), "p") == FULL
+
+
+def test_an_empty_policy_comes_back_equal():
+    assert decode_policy(encode_policy(Policy("m")), "p") == Policy("m")
+
+
+@given(
+    st.dictionaries(st.text(), st.integers(0, 100)),
+    st.lists(st.text()),
+    st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-5))])),
+)
+def test_any_names_and_times_come_back_equal(weights, champions, time):
+    policy = Policy("m", champions=tuple(champions), weights=weights, warm={"v1": time})
+    assert decode_policy(encode_policy(policy), "p") == policy
+
+
+def test_an_observation_comes_back_equal():
+    sample = GatewaySample("local", "2026-11-23", {"v1": Traffic(10, 1, tuple(range(22)))})
+    seen = Observation(NOW, NOW, {"v1": Traffic(3, 0)}, {"v1": (1, 2, 3)}, {"local": sample}, "position")
+    assert decode_observation(encode_observation(seen), "o") == seen
+
+
+def test_the_same_policy_gives_the_same_bytes():
+    assert encode_policy(FULL) == encode_policy(decode_policy(encode_policy(FULL), "p"))
+
+
+def test_a_document_without_a_field_that_has_a_default_is_read():
+    assert decode_policy(b'{"version": 1, "policy": {"model": "m", "generation": 3}}', "p") == Policy("m", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"generation": "7"}, "policy.generation"),
+        ({"generation": True}, "policy.generation"),
+        ({"champions": "v1"}, "policy.champions"),
+        ({"weights": {"v1": 0.5}}, "policy.weights.v1"),
+        ({"warm": {"v1": "2026-11-23T12:00:00"}}, "zone"),
+        ({"warm": {"v1": "tomorrow"}}, "tomorrow"),
+        ({"mirror": {"release": "v1"}}, "percent"),
+        ({"candidates": [{"release": "v1", "state": "flying", "since": "2026-11-23T12:00:00+00:00"}]}, "flying"),
+        ({"colour": "red"}, "policy.colour"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_wrong_document_is_refused_by_the_name_of_its_field(change, told):
+    document = json.loads(encode_policy(Policy("m")))
+    document["policy"] |= change
+    with pytest.raises(BadData, match=told):
+        decode_policy(json.dumps(document).encode(), "policies/m.json")
+
+
+def test_a_newer_version_is_refused():
+    with pytest.raises(BadData, match="version 2"):
+        decode_policy(b'{"version": 2, "policy": {}}', "p")

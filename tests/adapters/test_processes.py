@@ -1,0 +1,178 @@
+"""Releases as processes under a real supervisord."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+
+from mlops_assets.adapters.processes import SupervisedDeployments
+from mlops_assets.adapters.supervisor import SOCKET, Supervisor
+from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
+from mlops_assets.core.model_spec import Serving
+from mlops_assets.settings import Settings
+from tests.servers import alive, ask, eventually, free_base_port
+
+SERVER = """
+import http.server, json, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({**os.environ, "pid": os.getpid()}).encode()
+        self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def do_POST(self):
+        rows = json.loads(self.rfile.read(int(self.headers["content-length"])))["rows"]
+        bad = any("wrong" in row["inputs"] for row in rows)
+        scores = [0.5 if row["inputs"]["x"] is None else row["inputs"]["x"] for row in rows]
+        scores = [1.0] * len(rows) if not self.headers["host"].endswith("-shadow") else scores
+        body = json.dumps({"predictions": [{"score": score} for score in scores]}).encode()
+        self.send_response(422 if bad else 200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+print("serving", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def deployments(supervisor: Settings, tmp_path):
+    script = tmp_path / "server with blank %.py"
+    script.write_text(SERVER)
+    return SupervisedDeployments(supervisor, [sys.executable, str(script), "{port}"])
+
+
+def environment(endpoint: str) -> dict:
+    import json
+
+    return json.loads(ask(int(endpoint.rpartition(":")[2]), "/", method="GET").body)
+
+
+def test_a_started_release_becomes_ready_and_is_listed_with_its_endpoint(deployments):
+    deployments.start("listed", "v1", "sha", None)
+    ready = deployments.wait_ready("listed", "v1", 10)
+    assert ready.ready
+    assert deployments.running("listed") == [ready]
+    deployments.stop("listed", "v1")
+
+
+def test_a_release_finds_out_by_its_environment_what_it_is(deployments, supervisor):
+    deployments.start("told", "v3", "sha256:ab", Serving(threads=2))
+    found = environment(deployments.wait_ready("told", "v3", 10).endpoint)
+    wanted = {"MLOPS_MODEL": "told", "MLOPS_RELEASE": "v3", "MLOPS_MODEL_DIGEST": "sha256:ab", "MLOPS_THREADS": "2"}
+    assert {name: found[name] for name in wanted} == wanted
+    assert found["MLOPS_HOME"] == str(supervisor.home)
+    assert found["AWS_ACCESS_KEY_ID"]
+    deployments.stop("told", "v3")
+
+
+def test_no_file_of_a_release_holds_a_secret(deployments, supervisor):
+    deployments.start("secret", "v1", "sha", None)
+    found = environment(deployments.wait_ready("secret", "v1", 10).endpoint)
+    for file in (*(supervisor.home / "supervisor").iterdir(), supervisor.home / "supervisord.conf"):
+        assert found["AWS_SECRET_ACCESS_KEY"] not in file.read_text()
+    deployments.stop("secret", "v1")
+
+
+def test_starting_what_runs_changes_nothing(deployments):
+    deployments.start("twice", "v1", "sha", None)
+    first = environment(deployments.wait_ready("twice", "v1", 10).endpoint)["pid"]
+    deployments.start("twice", "v1", "sha", Serving(threads=4))
+    assert environment(deployments.wait_ready("twice", "v1", 10).endpoint)["pid"] == first
+    deployments.stop("twice", "v1")
+
+
+def test_a_stopped_release_is_gone_and_stopping_it_again_is_harmless(deployments):
+    deployments.start("gone", "v1", "sha", None)
+    pid = environment(deployments.wait_ready("gone", "v1", 10).endpoint)["pid"]
+    deployments.stop("gone", "v1")
+    assert not alive(pid)
+    assert deployments.running("gone") == []
+    deployments.stop("gone", "v1")
+    deployments.start("gone", "v1", "sha", None)
+    deployments.wait_ready("gone", "v1", 10)
+    deployments.stop("gone", "v1")
+
+
+def test_releases_started_at_once_get_ports_of_their_own(deployments):
+    names = [f"v{number}" for number in range(1, 6)]
+    threads = [threading.Thread(target=deployments.start, args=("crowd", name, "sha", None)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    endpoints = {deployments.wait_ready("crowd", name, 15).endpoint for name in names}
+    assert len(endpoints) == 5
+    for name in names:
+        deployments.stop("crowd", name)
+
+
+def test_a_model_is_not_mixed_with_one_of_a_similar_name(deployments):
+    deployments.start("alike-too", "v1", "sha", None)
+    assert deployments.running("alike") == []
+    deployments.stop("alike-too", "v1")
+
+
+def test_a_killed_release_comes_back(deployments):
+    deployments.start("killed", "v1", "sha", None)
+    endpoint = deployments.wait_ready("killed", "v1", 10).endpoint
+    time.sleep(1.2)
+    pid = environment(endpoint)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not alive(pid))
+    assert environment(deployments.wait_ready("killed", "v1", 10).endpoint)["pid"] != pid
+    deployments.stop("killed", "v1")
+
+
+def test_a_release_that_ends_while_it_starts_is_reported_early_with_its_log(supervisor):
+    broken = SupervisedDeployments(supervisor, [sys.executable, "-c", "raise SystemExit('no such model')"])
+    broken.start("broken", "v1", "sha", None)
+    began = time.monotonic()
+    with pytest.raises(NotReady, match="keeps ending(.|\n)*no such model"):
+        broken.wait_ready("broken", "v1", 60)
+    assert time.monotonic() - began < 20
+    broken.stop("broken", "v1")
+
+
+def test_a_release_that_never_answers_is_reported_in_time_with_its_log(supervisor):
+    silent = SupervisedDeployments(supervisor, [sys.executable, "-uc", "import time; print('loading', flush=True); time.sleep(99)"])
+    silent.start("silent", "v1", "sha", None)
+    with pytest.raises(NotReady, match="did not answer 200 to GET /ready within 1.5 s(.|\n)*loading"):
+        silent.wait_ready("silent", "v1", 1.5)
+    assert [deployment.ready for deployment in silent.running("silent")] == [False]
+    silent.stop("silent", "v1")
+
+
+def test_a_release_scores_many_rows_in_their_order_and_takes_them_for_a_shadows(deployments):
+    deployments.start("scoring", "v1", "sha", None)
+    ready = deployments.wait_ready("scoring", "v1", 10)
+    rows = [{"x": float("nan")}, *({"x": number / 10_000} for number in range(2500))]
+    assert deployments.predict(ready, rows) == [0.5, *(number / 10_000 for number in range(2500))]
+    with pytest.raises(BadData, match="got 422, expected 200"):
+        deployments.predict(ready, [{"x": 1.0, "wrong": 1.0}])
+    deployments.stop("scoring", "v1")
+    with pytest.raises(Unavailable, match="does not answer"):
+        deployments.predict(ready, [{"x": 1.0}])
+
+
+def test_what_was_given_up_is_started_again(deployments, supervisor):
+    deployments.start("again", "v1", "sha", None)
+    deployments.wait_ready("again", "v1", 10)
+    Supervisor(supervisor.home / SOCKET).call("stopProcess", "again.v1")
+    deployments.start("again", "v1", "sha", None)
+    assert deployments.wait_ready("again", "v1", 10).ready
+    deployments.stop("again", "v1")
+
+
+def test_waiting_for_what_was_not_started_says_so(deployments):
+    with pytest.raises(NotFound, match="v9 of never was not started"):
+        deployments.wait_ready("never", "v9", 1)
+
+
+def test_without_supervisord_the_error_says_how_to_start_it(tmp_path):
+    lonely = SupervisedDeployments(Settings(tmp_path, free_base_port()), ["true"])
+    with pytest.raises(Unavailable, match="start the stack with 'mlops up'"):
+        lonely.start("m", "v1", "sha", Serving(ready_within=timedelta(seconds=1)))

@@ -1,0 +1,232 @@
+"""The whole life of a model, in one process: a 24-hour canary passes in seconds."""
+
+import io
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+
+from mlops_assets.adapters import tables
+from mlops_assets.core.errors import IllegalChange
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.policy import Author
+from mlops_assets.operations import Operator
+from mlops_assets.reconcile import STAGE_TAG
+from tests.assets.gifts import DAYS, HOUR, NAME, Gifts, Moods, assert_settled, recorded
+from tests.world import World
+
+
+def steps(world: World, release: str) -> list[tuple[str, str]]:
+    return [(change.action, change.step_name) for change in world.policy(NAME).log if change.release == release]
+
+
+def why(world: World, release: str) -> str:
+    """The reason of the last change of a release."""
+    last = world.policy(NAME).last(release)
+    assert last is not None
+    return last.author.why
+
+
+def running(world: World) -> set[str]:
+    return {deployment.release for deployment in world.deployments.running(NAME)}
+
+
+def share(world: World, shop: Gifts, release: str) -> float:
+    return float((shop.serve(world)["release"] == release).mean())
+
+
+def operator(world: World) -> Operator:
+    return Operator(world.platform, NAME, Author("ada", "customers complain"))
+
+
+def in_canary(shop: Gifts, world: World, **hyperparameters: object) -> str:
+    """A new release, in the first step of its canary."""
+    assert shop.train(world, **hyperparameters).success
+    world.settle()
+    challenger = world.policy(NAME).challenger
+    assert challenger is not None
+    return challenger.release
+
+
+@pytest.fixture
+def broken(shop: Gifts) -> tuple[World, Moods]:
+    """v1 serves; releases can be made to break."""
+    return shop.copy(shop.with_first_release())
+
+
+@pytest.fixture
+def world(broken: tuple[World, Moods]) -> World:
+    """v1 serves."""
+    return broken[0]
+
+
+def test_a_release_lives_from_its_data_to_its_end(shop: Gifts) -> None:
+    world, moods = shop.world()
+    shop.first_release(world)
+    assert steps(world, "v1") == [("register", ""), ("stage", ""), ("accept", ""), ("begin", "first"), ("promote", "")]
+    assert share(world, shop, "v1") == 1
+    assert_settled(world)
+
+    shop.land(world, DAYS + 2)
+    assert world.policy(NAME).mirror.percent == 100
+    assert shop.go_on(world, [5, 7, 7, 9]) == [
+        "champion v1, challenger v2 at canary-5",
+        "champion v1, challenger v2 at canary-25",
+        "champion v1, challenger v2 at canary-50",
+        "champion v2",
+    ]
+    on_the_way = [(action, step) for action, step in steps(world, "v2") if action in ("begin", "advance", "promote")]
+    assert on_the_way == [("begin", "shadow"), ("advance", "canary-5"), ("advance", "canary-25"), ("advance", "canary-50"), ("promote", "")]
+    assert world.platform.registry.release(NAME, "v1").tags[STAGE_TAG] == "Archived"
+    assert running(world) == {"v1", "v2"}  # v1 stays warm for an hour
+    world.clock.advance(2 * HOUR)
+    world.settle()
+    assert running(world) == {"v2"}
+    assert_settled(world)
+
+    assert in_canary(shop, world) == "v3"
+    assert shop.go_on(world, [5]) == ["champion v2, challenger v3 at canary-5"]
+    moods.raising.add("v3")
+    world.settle()
+    shop.serve(world)
+    world.settle()
+    assert steps(world, "v3")[-1] == ("abort", "canary-5")
+    assert "requests failed" in why(world, "v3")
+    assert share(world, shop, "v2") == 1
+    assert_settled(world)
+
+    world.materialize(NAME, "rollback", partition="v2")
+    assert world.policy(NAME).champion == "v1"
+    assert share(world, shop, "v1") == 1
+    world.settle()
+    assert_settled(world)
+
+    operator(world).rollback(to="v2")
+    assert share(world, shop, "v2") == 1
+    assert ("rollback", "v1", world.policy(NAME).generation) not in recorded(world)
+    world.settle()
+    assert_settled(world)
+    assert world.materializations(NAME, "rollback", "v1")[-1].metadata["who"].value == "ada"
+    assert {run.success for run in world.runs} == {True}
+
+
+def test_scores_that_shift_abort_a_release_before_it_has_had_any_traffic(shop: Gifts, broken: tuple[World, Moods]) -> None:
+    world, moods = broken
+    in_canary(shop, world)
+    moods.shifted.add("v2")
+    shop.serve(world)
+    world.settle()
+    assert steps(world, "v2")[-1] == ("abort", "shadow")
+    assert "PSI" in why(world, "v2")
+    assert_settled(world)
+
+
+def test_a_challenger_that_learned_nothing_is_refused_with_the_reason(shop: Gifts, world: World) -> None:
+    shop.train(world, behave="noise")
+    world.settle()
+    assert steps(world, "v2")[-1] == ("refuse", "")
+    assert why(world, "v2").startswith("quality gate: auc is 0.")
+    assert world.checks(NAME, "evaluation")["quality_gate"] is False
+    assert world.materializations(NAME, "staging", "v2") == []
+    assert world.policy(NAME).champion == "v1"
+    assert_settled(world)
+
+
+def test_a_release_that_does_not_start_is_refused_by_its_smoke_test(shop: Gifts, broken: tuple[World, Moods]) -> None:
+    world, moods = broken
+    moods.refusing.add("v2")
+    shop.train(world)
+    world.settle()
+    assert steps(world, "v2")[-1] == ("refuse", "")
+    assert "MemoryError: v2 needs more than there is" in why(world, "v2")
+    assert world.checks(NAME, "staging")["smoke_test"] is False
+    assert running(world) == {"v1"}
+    assert_settled(world)
+
+
+def test_training_that_raises_harms_nobody_and_says_what_to_do(shop: Gifts, world: World) -> None:
+    run = shop.train(world, behave="raise")
+    (failure,) = run.get_step_failure_events()
+    told = str(failure.event_specific_data.error)
+    assert not run.success
+    assert "TrainingFailed" in told
+    assert "raised ZeroDivisionError: no gradient. The champion still serves" in told
+    world.settle()
+    assert share(world, shop, "v1") == 1
+    assert_settled(world)
+
+
+def test_without_traffic_a_canary_holds_and_is_rolled_back_at_its_deadline(shop: Gifts, world: World) -> None:
+    in_canary(shop, world)
+    assert shop.go_on(world, [20], rows=0) == ["champion v1, challenger v2 at shadow"]
+    assert shop.go_on(world, [5], rows=0) == ["champion v1"]
+    assert "past the deadline" in why(world, "v2")
+    assert_settled(world)
+
+
+def test_a_paused_canary_stays_until_it_is_resumed_and_bakes_anew(shop: Gifts, world: World) -> None:
+    in_canary(shop, world)
+    operator(world).pause()
+    assert shop.go_on(world, [30]) == ["champion v1, challenger v2 at shadow, paused"]
+    operator(world).resume()
+    assert shop.go_on(world, [3, 2]) == ["champion v1, challenger v2 at shadow", "champion v1, challenger v2 at canary-5"]
+    assert_settled(world)
+
+
+def test_a_step_that_asks_for_approval_waits_for_a_person(shop: Gifts) -> None:
+    first, *others = shop.spec.canary.steps
+    spec: ModelSpec = replace(shop.spec, canary=replace(shop.spec.canary, steps=(replace(first, approval=True), *others)))
+    world, _ = shop.world(spec)
+    shop.first_release(world)
+    in_canary(shop, world)
+    assert shop.go_on(world, [5, 30]) == ["champion v1, challenger v2 at shadow"] * 2
+    operator(world).resume()
+    world.settle()
+    assert world.policy(NAME).challenger.step_name == "canary-5"
+    assert_settled(world)
+
+
+def test_a_first_release_has_none_to_go_back_to(shop: Gifts, world: World) -> None:
+    run = world.materialize(NAME, "rollback", partition="v1")
+    assert not run.success
+    with pytest.raises(IllegalChange, match="v1 is the first release of gift-returns"):
+        operator(world).rollback()
+    assert_settled(world)
+
+
+def test_a_broken_file_is_quarantined_and_the_others_go_on(shop: Gifts) -> None:
+    world, _ = shop.world()
+    world.objects.put(f"landing/{NAME}/events/2024-01-02/broken.parquet", b"not parquet")
+    shop.land(world, DAYS)
+    reason = world.objects.get(f"landing/quarantine/{NAME}/events/2024-01-02/broken.parquet.reason.json")
+    assert b"is not a Parquet file" in reason
+    assert world.materializations(NAME, "events")[-1].metadata["quarantined_files"].value == 1
+    assert world.checks(NAME, "events") == {"schema": True, "null_rate": True, "volume": True}
+    assert world.policy(NAME).challenger.release == "v1"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_day_is_ingested_again_when_a_file_of_it_is_rewritten_or_late(shop: Gifts, late: bool) -> None:
+    world, _ = shop.world()
+    shop.sample.land(world.objects, 3)
+    world.clock.advance(HOUR)
+    world.settle()
+    day = date(2024, 1, 2)
+    of_day = {"partition": day.isoformat()}
+    assert len(world.materializations(NAME, "events", **of_day)) == 1
+    orders = shop.sample.orders(day)[shop.sample.EVENT_COLUMNS]
+    more = orders.assign(order_id="late-" + orders["order_id"]) if late else orders.head(300)
+    buffer = io.BytesIO()
+    more.to_parquet(buffer, index=False)
+    world.clock.advance(timedelta(days=2))
+    world.objects.put(f"landing/{NAME}/events/{day}/{'late' if late else 'orders'}.parquet", buffer.getvalue())
+    world.clock.advance(HOUR)
+    world.settle()
+    assert len(world.materializations(NAME, "events", **of_day)) == 2
+    assert len(world.materializations(NAME, "features", **of_day)) == 2
+    assert len(world.materializations(NAME, "events", partition="2024-01-01")) == 1
+    assert rows_of(world, day) == (800 if late else 300)
+
+
+def rows_of(world: World, day: date) -> int:
+    return len(tables.read_days(world.objects, NAME, "events", day, day))

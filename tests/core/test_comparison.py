@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, mannwhitneyu
+from sklearn.metrics import roc_auc_score
+
+from mlops_assets.core.comparison import AucComparison, auc, delong
+from mlops_assets.core.errors import BadData
+
+Z95 = 1.959963984540054
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and two scores, on a coarse grid so that ties are frequent."""
+    label = np.array([0, 0, 1, 1, *draw(st.lists(st.integers(0, 1), max_size=30))])
+    score = st.lists(st.integers(0, 6).map(lambda k: k / 6), min_size=len(label), max_size=len(label)).map(np.array)
+    return label, draw(score), draw(score)
+
+
+def slow_delong(label: np.ndarray, challenger: np.ndarray, champion: np.ndarray) -> tuple[float, float]:
+    """Uplift and its standard error, equation by equation from DeLong et al. (1988), in O(n^2)."""
+    structural = []
+    for score in (challenger, champion):
+        x, y = score[label == 1], score[label == 0]
+        psi = np.array([[1.0 if xi > yj else 0.5 if xi == yj else 0.0 for yj in y] for xi in x])
+        structural.append((psi.mean(), psi.mean(axis=1), psi.mean(axis=0)))
+    theta = np.array([part[0] for part in structural])
+    s10 = np.cov(np.array([part[1] for part in structural]), ddof=1)
+    s01 = np.cov(np.array([part[2] for part in structural]), ddof=1)
+    s = s10 / len(structural[0][1]) + s01 / len(structural[0][2])
+    contrast = np.array([1, -1])
+    return float(contrast @ theta), float(np.sqrt(max(contrast @ s @ contrast, 0)))
+
+
+@given(rows())
+def test_auc_is_the_mann_whitney_statistic_and_what_scikit_learn_says(data):
+    label, score, _ = data
+    positives, negatives = score[label == 1], score[label == 0]
+    u = mannwhitneyu(positives, negatives).statistic / (len(positives) * len(negatives))
+    assert auc(label, score) == pytest.approx(u, abs=1e-12)
+    assert auc(label, score) == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows())
+def test_the_fast_comparison_is_the_one_of_the_paper(data):
+    label, challenger, champion = data
+    uplift, error = slow_delong(label, challenger, champion)
+    got = delong(label, challenger, champion, 0.95)
+    assert got.uplift == pytest.approx(uplift, abs=1e-12)
+    assert got.standard_error == pytest.approx(error, abs=1e-7)
+    assert (got.lower, got.upper) == pytest.approx((uplift - Z95 * error, uplift + Z95 * error), abs=1e-6)
+    assert got.challenger_auc - got.champion_auc == pytest.approx(uplift, abs=1e-12)
+    assert (got.positives, got.negatives) == (label.sum(), len(label) - label.sum())
+
+
+@given(rows())
+def test_swapping_the_models_turns_the_uplift_round(data):
+    label, one, other = data
+    there, back = delong(label, one, other), delong(label, other, one)
+    assert (back.uplift, back.lower, back.upper) == pytest.approx((-there.uplift, -there.upper, -there.lower), abs=1e-12)
+    assert back.p_value == pytest.approx(there.p_value, abs=1e-9)
+
+
+@given(rows())
+def test_only_the_order_of_the_scores_counts(data):
+    label, challenger, champion = data
+    got, stretched = delong(label, challenger, champion), delong(label, np.exp(3 * challenger), champion)
+    assert stretched.uplift == pytest.approx(got.uplift, abs=1e-12)
+    assert stretched.standard_error == pytest.approx(got.standard_error, abs=1e-9)
+
+
+def test_the_interval_covers_the_true_uplift_as_often_as_it_says():
+    # Scores of two normals have AUC Phi(shift / sqrt 2), so the true uplift is known.
+    from scipy.stats import norm
+
+    generator, runs, hits = np.random.default_rng(7), 1500, 0
+    truth = norm.cdf(1.2 / np.sqrt(2)) - norm.cdf(0.9 / np.sqrt(2))
+    label = np.repeat([1, 0], [80, 160])
+    for _ in range(runs):
+        shared = generator.normal(size=len(label))
+        challenger, champion = (
+            shift * label + np.sqrt(0.6) * shared + np.sqrt(0.4) * generator.normal(size=len(label)) for shift in (1.2, 0.9)
+        )
+        got = delong(label, challenger, champion, 0.95)
+        hits += got.lower <= truth <= got.upper
+    # 0.95 up to the simulation's own error (1 in 10,000), and 1 % for the normal approximation at 80 positives.
+    low, high = binom.ppf(0.0001, runs, 0.94), binom.ppf(0.9999, runs, 0.96)
+    assert low <= hits <= high
+
+
+def test_under_no_difference_p_values_are_below_five_percent_five_percent_of_the_time():
+    generator, runs = np.random.default_rng(8), 1500
+    label = np.repeat([1, 0], [80, 160])
+    p_values = [delong(label, *(label + generator.normal(size=(2, len(label))))).p_value for _ in range(runs)]
+    assert binom.ppf(0.0001, runs, 0.04) <= np.sum(np.array(p_values) < 0.05) <= binom.ppf(0.9999, runs, 0.06)
+
+
+def test_a_model_compared_with_itself_differs_by_nothing_without_error():
+    label, score = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.3, 0.3, 0.8, 0.2])
+    value = auc(label, score)
+    assert delong(label, score, score) == AucComparison(value, pytest.approx(value), 0.0, 0.0, 0.0, 0.0, 1.0, 3, 2)
+
+
+def test_a_perfect_model_against_a_perfectly_wrong_one_is_certain():
+    label = np.array([0, 0, 1, 1])
+    got = delong(label, label.astype(float), 1.0 - label)
+    assert (got.uplift, got.standard_error, got.lower, got.p_value) == (1.0, 0.0, 1.0, 0.0)
+
+
+def test_many_rows_take_no_quadratic_memory():
+    generator = np.random.default_rng(1)
+    label = generator.integers(0, 2, 200_000)
+    assert delong(label, generator.normal(size=len(label)), generator.normal(size=len(label))).standard_error < 0.005
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("label", "score", "message"),
+    [
+        ([], [], "0 positives and 0 negatives"),
+        ([1, 1], [0.1, 0.2], "2 positives and 0 negatives"),
+        ([0, 0], [0.1, 0.2], "0 positives and 2 negatives"),
+        ([0, 1], [0.1, NAN], "1 scores are not finite"),
+        ([0, 1], [0.1, float("inf")], "1 scores are not finite"),
+        ([0, 1, 1], [0.1, 0.2], r"labels of shape \(3,\) and scores of \(2,\)"),
+        ([0, 2], [0.1, 0.2], "a label of .*2.*, expected 0 or 1"),
+        ([0, NAN], [0.1, 0.2], "a label of .*nan.*, expected 0 or 1"),
+    ],
+)
+def test_an_auc_that_cannot_be_computed_says_why(label, score, message):
+    with pytest.raises(BadData, match=message):
+        auc(np.array(label), np.array(score))
+
+
+def test_one_row_of_a_class_is_too_few_for_an_error():
+    with pytest.raises(BadData, match="1 positives and 2 negatives, expected at least two of each"):
+        delong(np.array([1, 0, 0]), np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]))
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_a_confidence_that_is_no_share_is_refused(confidence):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        delong(np.array([1, 0]), np.zeros(2), np.zeros(2), confidence)

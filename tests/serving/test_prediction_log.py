@@ -1,0 +1,270 @@
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mlops_assets.adapters.prediction_log import TOMBSTONE, Answer, LoggedInput, S3PredictionLog
+from mlops_assets.ports import Clock
+from serving import segments
+from serving.metrics import Metrics
+from serving.prediction_log import Limits, PredictionLog
+from serving.segments import Header, Lease
+from serving.shipper import FRESH, Shipper
+from tests.servers import eventually
+from tests.serving.stores import CuttableObjectStore
+
+INPUTS = (LoggedInput("hour", False), LoggedInput("carrier", True))
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+QUICK = Limits(rotate_seconds=0.1)
+_ids = itertools.count()
+
+
+def answer(request_id: str | None = None, **values: object) -> Answer:
+    given = {"unit": "u", "role": "live", "score": 0.25, "decision": False, "latency_ms": 1.5, "logged_at": NOON, "event_time": NOON}
+    features = values.pop("features", (7.0, "AA"))
+    return Answer(request_id or f"r{next(_ids)}", **(given | values), features=features)  # type: ignore[arg-type]
+
+
+class Process:
+    """A serving process's log, and what it has counted."""
+
+    def __init__(self, home: Path, objects: CuttableObjectStore, release: str = "v1", limits: Limits = QUICK) -> None:
+        self.registry = CollectorRegistry()
+        self.log = PredictionLog(home, "tiny", release, INPUTS, objects, Metrics("tiny", release, self.registry).log(), limits)
+        self.log.start()
+
+    def lost(self, reason: str) -> float:
+        labels = {"model": "tiny", "release": "v1", "reason": reason}
+        return self.registry.get_sample_value("mlops_prediction_log_lost_total", labels) or 0.0
+
+
+@pytest.fixture
+def objects() -> CuttableObjectStore:
+    return CuttableObjectStore()
+
+
+@pytest.fixture
+def start(tmp_path: Path, objects: CuttableObjectStore) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def begin(**how: object) -> Process:
+        started.append(Process(tmp_path, objects, **how))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield begin
+    objects.down = objects.deaf = False
+    for process in started:
+        if process.log._thread.is_alive():
+            process.log.close()
+
+
+def logged(objects: CuttableObjectStore) -> list[str]:
+    """The request ids in the store, file by file, so that duplicates show."""
+    names = [entry.key for entry in objects.kept.list("predictions/tiny/") if entry.size]
+    ids: list[str] = []
+    for name in names:
+        alone = CuttableObjectStore()
+        alone.put(name, objects.kept.get(name))
+        ids += S3PredictionLog(alone).read("tiny").rows["request_id"].tolist()
+    return ids
+
+
+def left(home: Path) -> list[str]:
+    return sorted(path.suffix for path in home.rglob("*") if path.is_file())
+
+
+def crashed(home: Path, *answers: Answer, tail: bytes = b"", name: str = "dead") -> Path:
+    """What a process leaves that was killed."""
+    directory = home / "predictions" / "tiny" / "v1"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.lock").touch()
+    segment = directory / f"{name}-000001.jsonl"
+    segment.write_bytes(segments.lines([Header("tiny", "v1", name, 1, INPUTS), *answers]) + tail)
+    return segment
+
+
+def test_an_answer_arrives_with_all_its_columns(start, objects, tmp_path):
+    process = start()
+    process.log.append([answer("a", role="shadow", score=0.75, decision=True), answer("b", features=(None, None))])
+    eventually(lambda: len(logged(objects)) == 2)
+    rows = S3PredictionLog(objects).read("tiny").rows
+    first, second = rows.to_dict("records")
+    assert {**first, "model": "tiny"} == {
+        "request_id": "a",
+        "release": "v1",
+        "role": "shadow",
+        "unit": "u",
+        "score": 0.75,
+        "decision": True,
+        "latency_ms": 1.5,
+        "logged_at": NOON,
+        "event_time": NOON,
+        "model": "tiny",
+        "feature__hour": 7.0,
+        "feature__carrier": "AA",
+    }
+    assert rows[["feature__hour", "feature__carrier"]].isna().iloc[1].all()
+    assert second["request_id"] == "b"
+    eventually(lambda: left(tmp_path) == [".lock"])
+
+
+def test_a_stop_ships_everything_and_leaves_nothing(start, objects, tmp_path):
+    process = start(limits=Limits(3600))
+    process.log.append(answer() for _ in range(5000))
+    process.log.close()
+    assert len(logged(objects)) == 5000
+    assert left(tmp_path) == []
+
+
+def test_while_the_store_is_down_answers_wait_on_disk_and_then_arrive_once(start, objects):
+    objects.down = True
+    process = start()
+    for number in range(5):
+        process.log.append([answer(f"x{number}")])
+        eventually(lambda: not process.log._queue)
+    assert objects.kept.list("predictions/") == []
+    objects.down = False
+    eventually(lambda: sorted(logged(objects)) == [f"x{number}" for number in range(5)])
+
+
+def test_a_stop_without_the_store_leaves_the_answers_to_the_next_process(start, objects, tmp_path):
+    objects.down = True
+    process = start()
+    process.log.append([answer("kept")])
+    process.log.close()
+    assert ".jsonl" in left(tmp_path)
+    objects.down = False
+    start(release="v2").log.close()
+    assert logged(objects) == ["kept"]
+    assert S3PredictionLog(objects).read("tiny").rows["release"].tolist() == ["v1"]
+    assert left(tmp_path) == []
+
+
+def test_an_upload_whose_answer_was_lost_is_not_doubled(start, objects, tmp_path):
+    objects.deaf = True
+    process = start()
+    process.log.append([answer("once")])
+    eventually(lambda: objects.kept.list("predictions/"))
+    objects.deaf = False
+    eventually(lambda: left(tmp_path) == [".lock"])
+    assert logged(objects) == ["once"]
+
+
+def test_a_crash_between_upload_and_removal_does_not_double(start, objects, tmp_path):
+    segment = crashed(tmp_path, answer("once"))
+    content = segment.read_bytes()
+    objects.deaf = True
+    process = start()
+    eventually(lambda: objects.kept.list("predictions/"))
+    process.log.close()
+    objects.deaf = False
+    assert segment.read_bytes() == content
+    start().log.close()
+    assert logged(objects) == ["once"]
+    assert not segment.exists()
+
+
+def test_a_torn_line_is_cut_and_counted_and_the_rest_is_shipped(start, objects, tmp_path):
+    tail = segments.lines([answer("torn")])[:-7]
+    crashed(tmp_path, answer("whole"), tail=tail)
+    process = start()
+    eventually(lambda: logged(objects) == ["whole"])
+    eventually(lambda: process.lost("torn") == 1)
+
+
+def test_a_segment_without_a_readable_header_is_set_aside_and_does_not_stop_the_others(start, objects, tmp_path):
+    crashed(tmp_path, answer(), name="dead").write_bytes(b"noise")
+    crashed(tmp_path, answer("fine"), name="other")
+    process = start()
+    eventually(lambda: logged(objects) == ["fine"])
+    assert process.lost("damaged") == 1
+    assert ".damaged" in left(tmp_path)
+
+
+def test_a_living_process_keeps_its_own_segments(start, objects, tmp_path):
+    objects.down = True
+    first = start()
+    first.log.append([answer("mine")])
+    eventually(lambda: ".key" in left(tmp_path))
+    second = start()
+    assert second.log._left == []
+    objects.down = False
+    eventually(lambda: logged(objects) == ["mine"])
+
+
+def test_answers_beyond_the_space_are_lost_counted_and_the_log_goes_on(start, objects):
+    objects.down = True
+    process = start(limits=Limits(0.1, max_bytes=1500))
+    for _ in range(30):
+        process.log.append([answer()])
+        eventually(lambda: not process.log._queue)
+    eventually(lambda: process.lost("space") > 0)
+    objects.down = False
+    eventually(lambda: len(logged(objects)) + process.lost("space") == 30)
+    process.log.append([answer("again")])
+    eventually(lambda: "again" in logged(objects))
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def ship_one(objects: CuttableObjectStore, home: Path, clock: Clock) -> Shipper:
+    lease = next(Lease.left(home))
+    shipper = Shipper(objects, Metrics("tiny", "v1", CollectorRegistry()).log(), clock)
+    for segment in lease.segments():
+        shipper.add(segment)
+    shipper.start()
+    shipper.close(5)
+    lease.give_up()
+    return shipper
+
+
+@pytest.mark.parametrize("later", [FRESH, timedelta(seconds=-1), timedelta(hours=9)])
+def test_a_name_that_is_too_old_is_given_up_for_a_new_one(objects, tmp_path, later):
+    clock = Hand()
+    crashed(tmp_path, answer("late"))
+    objects.down = True
+    ship_one(objects, tmp_path, clock)
+    objects.down = False
+    clock.now += later
+    ship_one(objects, tmp_path, clock)
+    assert logged(objects) == ["late"]
+    sizes = {entry.key[17:39]: entry.size == len(TOMBSTONE) for entry in objects.kept.list("predictions/tiny/")}
+    stamps = [moment.strftime("%Y%m%dT%H%M%S_%f") for moment in (NOON, clock.now)]
+    assert sizes == {stamps[0]: True, stamps[1]: False}
+
+
+def test_an_old_name_whose_upload_succeeded_after_all_is_kept(objects, tmp_path):
+    clock = Hand()
+    crashed(tmp_path, answer("once"))
+    objects.deaf = True
+    ship_one(objects, tmp_path, clock)
+    objects.deaf = False
+    clock.now += timedelta(hours=1)
+    ship_one(objects, tmp_path, clock)
+    assert logged(objects) == ["once"]
+    assert len(objects.kept.list("predictions/tiny/")) == 1
+    assert left(tmp_path) == []
+
+
+def test_a_crash_after_a_name_was_given_up_does_not_lose_the_segment(objects, tmp_path):
+    clock = Hand()
+    crashed(tmp_path, answer("kept"))
+    objects.down = True
+    ship_one(objects, tmp_path, clock)
+    objects.down = False
+    (tmp_key,) = tmp_path.rglob("*.key")
+    objects.kept.create(tmp_key.read_text(), TOMBSTONE)
+    clock.now += timedelta(seconds=1)
+    ship_one(objects, tmp_path, clock)
+    assert logged(objects) == ["kept"]

@@ -1,0 +1,127 @@
+import http.client
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from mlops_assets.adapters.prediction_log import S3PredictionLog
+from tests.servers import eventually, free_port
+from tests.serving.models import GOOD, SIGNATURE, ModelFile, tiny_model
+
+ASKED = json.dumps({"unit": "u", "inputs": GOOD}).encode()
+NOWHERE = f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def store(object_store):
+    return object_store[1]
+
+
+def register(store, name: str, release: str = "v1") -> ModelFile:
+    model = tiny_model(replace(SIGNATURE, model=name))
+    store.create(f"models/{name}/{release}/model.onnx", model.data)
+    return model
+
+
+def request_ids(store, name: str) -> list[str]:
+    return sorted(S3PredictionLog(store).read(name).rows["request_id"])
+
+
+def test_a_release_answers_refuses_counts_and_ships_its_log_on_sigterm(served, store):
+    model = register(store, "whole-life")
+    release = served("whole-life", "v1", model.digest, MLOPS_LOG_ROTATE_SECONDS="3600").start().wait_ready()
+    for number in range(20):
+        assert release.predict(ASKED, x_request_id=f"r{number:02}").status == 200
+    assert release.predict(ASKED, x_request_id="copy", host="whole-life-shadow").release == "v1"
+    for body in (b"", b"{", b'{"inputs": {"hour": "x"}}'):
+        assert release.predict(body).status == 422
+    assert release.predict(ASKED, x_unit="other").status == 422
+    metrics = release.get("/metrics").body.decode()
+    assert 'mlops_predictions_total{model="whole-life",outcome="answered",release="v1",role="live"} 20.0' in metrics
+    assert 'mlops_predictions_total{model="whole-life",outcome="answered",release="v1",role="shadow"} 1.0' in metrics
+    assert 'mlops_predictions_total{model="whole-life",outcome="invalid",release="v1",role="live"} 4.0' in metrics
+    assert release.get("/livez").status == 200
+    assert request_ids(store, "whole-life") == []
+    assert release.stop() < 8
+    assert release.process.returncode == 0
+    assert request_ids(store, "whole-life") == ["copy", *(f"r{number:02}" for number in range(20))]
+    assert "Traceback" not in release.log()
+
+
+def test_a_model_that_was_changed_is_not_served_and_the_reason_is_told(served, store):
+    register(store, "changed")
+    release = served("changed", "v1", "0" * 64).start()
+    eventually(lambda: b"expected 0000" in release.get("/ready").body)
+    assert release.get("/ready").status == release.predict(ASKED).status == 503
+    assert release.get("/health").status == 200
+    assert release.stop() < 8
+
+
+def test_a_restart_needs_no_object_store_and_loses_no_answer(served, store):
+    model = register(store, "restarted")
+    first = served("restarted", "v1", model.digest).start().wait_ready()
+    first.predict(ASKED, x_request_id="before")
+    first.stop()
+    second = served("restarted", "v1", model.digest).start(MLOPS_S3_URL=NOWHERE).wait_ready()
+    assert second.predict(ASKED, x_request_id="meanwhile").status == 200
+    assert second.stop() < 8
+    assert request_ids(store, "restarted") == ["before"]
+    third = served("restarted", "v1", model.digest).start().wait_ready()
+    eventually(lambda: request_ids(store, "restarted") == ["before", "meanwhile"])
+    third.stop()
+
+
+def test_a_killed_release_loses_nothing_that_was_written(served, store):
+    model = register(store, "killed")
+    first = served("killed", "v1", model.digest, MLOPS_LOG_ROTATE_SECONDS="3600").start().wait_ready()
+    for number in range(10):
+        first.predict(ASKED, x_request_id=f"r{number}")
+    eventually(lambda: len(b"".join(path.read_bytes() for path in first.home.glob("predictions/*/*/*.jsonl")).splitlines()) == 11)
+    first.kill()
+    second = served("killed", "v1", model.digest).start().wait_ready()
+    eventually(lambda: request_ids(store, "killed") == [f"r{number}" for number in range(10)])
+    second.stop()
+
+
+def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store):
+    model = register(store, "drained")
+    release = served("drained", "v1", model.digest).start().wait_ready()
+    connection = http.client.HTTPConnection("127.0.0.1", release.port, timeout=10)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("content-length", str(len(ASKED)))
+    connection.putheader("x-request-id", "half-sent")
+    connection.endheaders(ASKED[:5])
+    release.predict(ASKED, x_request_id="whole")
+    release.process.terminate()
+    eventually(lambda: "Shutting down" in release.log())
+    connection.send(ASKED[5:])
+    assert connection.getresponse().status == 200
+    release.process.wait(8)
+    assert request_ids(store, "drained") == ["half-sent", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [({"MLOPS_MODEL": ""}, "MLOPS_MODEL"), ({"MLOPS_MODEL_DIGEST": "../x"}, "MLOPS_MODEL_DIGEST"), ({"MLOPS_THREADS": "x"}, "x")],
+)
+def test_a_wrong_environment_ends_the_start_with_a_message(served, wrong, what):
+    release = served("wrong", "v1", "0" * 64).start(**wrong)
+    assert release.process.returncode == 2
+    assert what in release.log().splitlines()[-1]
+    assert "Traceback" not in release.log()
+
+
+def test_serving_stays_light():
+    heavy = ["dagster", "mlflow", "feast", "pandas", "evidently", "sklearn"]
+    code = f"import sys, serving.service; print([name for name in {heavy} if name in sys.modules])"
+    environment = {**os.environ, "MLOPS_MODEL": "m", "MLOPS_RELEASE": "v1", "MLOPS_MODEL_DIGEST": "0" * 64}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_runtime_can_be_used_without_bentoml():
+    code = "import sys, serving.runtime; print('bentoml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
