@@ -1,7 +1,6 @@
 """The code location: every model under ``defs/``, and what all of them share."""
 
 import gc
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -16,14 +15,13 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.resources import LocalPlatform
 from mlops_assets.schedules import freshness_schedule
 from mlops_assets.sensors import build_sensors
-
-SENSOR_SECONDS = int(os.environ.get("MLOPS_SENSOR_SECONDS", "30"))
+from mlops_assets.settings import Settings
 
 
 def shared_definitions(specs: Sequence[ModelSpec]) -> dg.Definitions:
     """Sensors, schedule, resources and executor: one of each, however many models there are."""
     return dg.Definitions(
-        sensors=build_sensors(specs, SENSOR_SECONDS),
+        sensors=build_sensors(specs, Settings.from_environment().sensor_seconds),
         schedules=[freshness_schedule(specs)] if specs else [],
         resources={"platform": LocalPlatform(), "io_manager": document_io_manager},
         # Steps are small: a process for each would cost 4 s where the step takes a tenth of one.

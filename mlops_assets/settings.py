@@ -58,6 +58,16 @@ class Settings:
         return range(self.base_port + 20, self.base_port + 500)
 
     @property
+    def sensor_seconds(self) -> int:
+        """How often each sensor looks."""
+        return int(os.environ.get("MLOPS_SENSOR_SECONDS", "30"))
+
+    @property
+    def has_own_s3(self) -> bool:
+        """Whether S3 is the stack's own rather than one that ``MLOPS_S3_URL`` names."""
+        return "MLOPS_S3_URL" not in os.environ
+
+    @property
     def s3_url(self) -> str:
         return os.environ.get("MLOPS_S3_URL", f"http://{HOST}:{self.s3_port}")
 

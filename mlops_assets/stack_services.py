@@ -153,8 +153,9 @@ def _webserver(settings: Settings) -> Service:
 
 
 def _daemon(settings: Settings) -> Service:
-    command = [_binary("dagster-daemon"), "run", "--workspace", str(settings.dagster_home / "workspace.yaml"), "--log-level", "warning"]
-    return Service(_program(settings, DAEMON, *command), after=(CODE,))
+    workspace = str(settings.dagster_home / "workspace.yaml")
+    command = [sys.executable, "-m", "mlops_assets.daemon", "run", "--workspace", workspace, "--log-level", "warning"]
+    return Service(_program(settings, DAEMON, *command, directory=PROJECT), after=(CODE,))
 
 
 def _gateway(settings: Settings) -> Service:

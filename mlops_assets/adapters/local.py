@@ -26,13 +26,13 @@ def local_platform(settings: Settings | None = None) -> Platform:
     from mlops_assets.adapters.s3 import S3ObjectStore, S3PolicyStore
 
     settings = settings or Settings.from_environment()
-    if "AWS_ACCESS_KEY_ID" not in os.environ:
-        os.environ.update(credentials.read(settings.home).environment())
-    objects = S3ObjectStore(settings.s3_url)
+    # The stack's own S3 knows only the stack's own key, whatever AWS identity the caller has.
+    secret = credentials.read(settings.home) if settings.has_own_s3 else None
+    objects = S3ObjectStore(settings.s3_url, secret)
     return Platform(
         clock=wall_clock,
         objects=objects,
-        policies=S3PolicyStore(settings.s3_url),
+        policies=S3PolicyStore(settings.s3_url, secret),
         registry=MlflowRegistry(settings.mlflow_url),
         features=FeastFeatureStore(FEATURE_REPO, settings.home / "feast", objects),
         deployments=SupervisedDeployments(settings, [sys.executable, "-m", "serving", "--port", "{port}"]),

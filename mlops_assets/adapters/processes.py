@@ -19,6 +19,7 @@ from mlops_assets.settings import HOST, Settings
 _HEADER = "; port "
 _POLL_SECONDS = 0.05
 _ENDS_BEFORE_GIVING_UP = 3
+_STOPS = 3
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
 
 
@@ -62,10 +63,14 @@ class SupervisedDeployments:
             Unavailable: if supervisord does not answer.
         """
         name = _name(model, release)
-        self._supervisor.call("stopProcessGroup", name, harmless=[Fault.BAD_NAME, Fault.NOT_RUNNING])
-        with self._locked():
-            self._supervisor.remove(name)
-            self._file(model, release).unlink(missing_ok=True)
+        for _ in range(_STOPS):
+            self._supervisor.call("stopProcessGroup", name, harmless=[Fault.BAD_NAME, Fault.NOT_RUNNING])
+            with self._locked():
+                # While it drained, somebody with an older policy in hand may have started it again.
+                if self._supervisor.remove(name):
+                    self._file(model, release).unlink(missing_ok=True)
+                    return
+        raise Unavailable(f"{release} of {model} is started again whenever it is stopped: see who does so, then 'mlops status'")
 
     def running(self, model: str) -> Sequence[Deployment]:
         """What runs of this model, or is meant to, ready or not. Needs no supervisord."""

@@ -9,6 +9,7 @@ from typing import Any
 from mlops_assets.adapters.codec import decode_policy, encode_policy
 from mlops_assets.core.errors import AlreadyExists, BadData, MlopsError, NotFound, StalePolicy, Unavailable
 from mlops_assets.core.policy import Policy
+from mlops_assets.credentials import Credentials
 from mlops_assets.ports import ObjectInfo
 
 POLICY_BUCKET = "policies"
@@ -26,11 +27,12 @@ class _Connection:
     """Calls S3 and translates its errors. It is made at the first call: half a second that a command may not need.
 
     Args:
-        url: of the endpoint; ``None`` for AWS itself. Credentials come from the environment, as for every AWS client.
+        url: of the endpoint; ``None`` for AWS itself.
+        secret: to sign with; ``None`` for what the environment has, as for every AWS client.
     """
 
-    def __init__(self, url: str | None) -> None:
-        self._url = url
+    def __init__(self, url: str | None, secret: Credentials | None = None) -> None:
+        self._url, self._secret = url, secret
 
     def call(self, operation: str, key: str, **parameters: Any) -> Any:
         """Run one operation on the bucket of ``key``, which is otherwise only named in errors."""
@@ -60,7 +62,8 @@ class _Connection:
             s3={"addressing_style": "path"},
         )
         region = session.get_config_variable("region") or "us-east-1"
-        return session.create_client("s3", region_name=region, endpoint_url=self._url, config=config)
+        secret = {"aws_access_key_id": self._secret.access_key, "aws_secret_access_key": self._secret.secret_key} if self._secret else {}
+        return session.create_client("s3", region_name=region, endpoint_url=self._url, config=config, **secret)
 
     @property
     def _where(self) -> str:
@@ -89,11 +92,12 @@ class S3ObjectStore:
     """:class:`mlops_assets.ports.ObjectStore` in S3.
 
     Args:
-        url: of the endpoint; ``None`` for AWS itself. Credentials come from the environment.
+        url: of the endpoint; ``None`` for AWS itself.
+        secret: to sign with; ``None`` for what the environment has.
     """
 
-    def __init__(self, url: str | None) -> None:
-        self._s3 = _Connection(url)
+    def __init__(self, url: str | None, secret: Credentials | None = None) -> None:
+        self._s3 = _Connection(url, secret)
 
     def get(self, key: str) -> bytes:
         """The object's bytes; :class:`NotFound` if there is none."""
@@ -139,12 +143,13 @@ class S3PolicyStore:
     """:class:`mlops_assets.ports.PolicyStore` in S3: one document a model, ``policies/<model>.json``.
 
     Args:
-        url: of the endpoint; ``None`` for AWS itself. Credentials come from the environment.
+        url: of the endpoint; ``None`` for AWS itself.
+        secret: to sign with; ``None`` for what the environment has.
     """
 
-    def __init__(self, url: str | None) -> None:
-        self._s3 = _Connection(url)
-        self._objects = S3ObjectStore(url)
+    def __init__(self, url: str | None, secret: Credentials | None = None) -> None:
+        self._s3 = _Connection(url, secret)
+        self._objects = S3ObjectStore(url, secret)
 
     def read(self, model: str) -> Policy:
         """The policy of ``model``; one of generation 0 if none was written yet.

@@ -24,6 +24,7 @@ class Fault(IntEnum):
     NOT_RUNNING = 70
     ALREADY_STARTED = 60
     ALREADY_ADDED = 90
+    STILL_RUNNING = 91
     CANT_REREAD = 92
 
 
@@ -129,9 +130,10 @@ class Supervisor:
         """Start a known program that has stopped or was given up."""
         self.call("startProcess", name, False, harmless=[Fault.ALREADY_STARTED])
 
-    def remove(self, name: str) -> None:
-        """Forget a stopped program; harmless if it is not known."""
-        self.call("removeProcessGroup", name, harmless=[Fault.BAD_NAME])
+    def remove(self, name: str) -> bool:
+        """Forget a stopped program; harmless if it is not known. Returns whether it is forgotten: not if it runs."""
+        self.call("removeProcessGroup", name, harmless=[Fault.BAD_NAME, Fault.STILL_RUNNING])
+        return self.process(name) is None
 
 
 def log_tail(path: Path, lines: int = 15) -> str:

@@ -175,8 +175,8 @@ def test_a_good_definition_becomes_typed_values_all_the_way_down(good: dict[str,
 
 
 def test_the_real_model_s_definition_is_good() -> None:
-    import mlops_assets.defs
+    import mlops_assets
 
-    (folder,) = mlops_assets.defs.__path__
-    document = yaml.safe_load((Path(folder) / "flight_delay" / "defs.yaml").read_text())["attributes"]
+    folder = Path(mlops_assets.__file__).parent / "defs" / "flight_delay"
+    document = yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]
     assert parse(document).name == "flight-delay"
