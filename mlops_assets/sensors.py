@@ -59,7 +59,7 @@ class Tick:
     busy: frozenset[tuple[str, str]]
     state: dict[str, Any]
     requests: list[dg.RunRequest] = field(default_factory=list)
-    events: list[dg.AssetObservation] = field(default_factory=list)
+    events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = field(default_factory=list)
 
 
 Look = Callable[[Tick, ModelSpec], None]
@@ -195,13 +195,33 @@ def look_at_drift(tick: Tick, spec: ModelSpec) -> None:
 
 
 def look_at_world(tick: Tick, spec: ModelSpec) -> None:
-    """Reconcile, and record what no run recorded. Left alone while a run of the model's releases is at it."""
-    policy = tick.platform.policies.read(spec.name)
-    if policy.generation == 0 or (spec.name, "release") in tick.busy:
+    """Reconcile, and record what no run recorded. Left alone while a run of the model's releases is at it.
+
+    What keeps the world from being as the policy says fails ``serves_champion``, and passes it when it is over.
+    """
+    if (spec.name, "release") in tick.busy:
         return
-    shown = reconcile(tick.platform, spec.name, spec.serving, tick.state.get("shown", 0)).generation
-    tick.state = {"recorded": tick.state.get("recorded", 0), "shown": shown}
-    tick.state["recorded"] = write_missing(tick.instance, spec, policy, tick.state["recorded"])
+    recorded, shown, trouble = (tick.state.get(name) for name in ("recorded", "shown", "trouble"))
+    try:
+        policy = tick.platform.policies.read(spec.name)
+        if policy.generation == 0:
+            return
+        recorded = write_missing(tick.instance, spec, policy, recorded or 0)
+        shown = reconcile(tick.platform, spec.name, spec.serving, shown or 0).generation
+    except MlopsError as error:
+        tick.state = {"recorded": recorded, "shown": shown, "trouble": _without_figures(str(error))}
+        if tick.state["trouble"] != trouble:
+            tick.events.append(_serves_champion(spec, False, str(error)))
+        raise
+    tick.state = {"recorded": recorded, "shown": shown}
+    if trouble:
+        tick.events.append(_serves_champion(spec, True, policies.describe(policy)))
+
+
+def _serves_champion(spec: ModelSpec, passed: bool, description: str) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=keys.key(spec, "production"), check_name="serves_champion", passed=passed, metadata={}, description=description
+    )
 
 
 def refuse_overtaken(platform: Platform, policy: Policy) -> Policy:
@@ -255,9 +275,12 @@ def _move_challenger(tick: Tick, spec: ModelSpec, policy: Policy) -> None:
 
 
 def _held(policy: Policy, reason: str) -> str:
-    """What a hold is about, without its running figures, so that it is observed once."""
-    words = " ".join("#" if any(c.isdigit() for c in word) else word for word in reason.split())
-    return f"{policy.generation} {words}"
+    """What a hold is about, so that it is observed once."""
+    return f"{policy.generation} {_without_figures(reason)}"
+
+
+def _without_figures(text: str) -> str:
+    return " ".join("#" if any(c.isdigit() for c in word) else word for word in text.split())
 
 
 def _request_action(tick: Tick, spec: ModelSpec, policy: Policy, noun: str, release: str, reason: str, nouns: tuple[str, ...]) -> None:
