@@ -77,10 +77,11 @@ def measure_load(models: int) -> list[Figure]:
         if not Path(found["module"]).is_relative_to(project):
             raise SystemExit(f"loaded {found['module']}, expected the copy in {folder}: is another mlops_assets first on the path?")
     served, loaded = found["laps"]["served"], found["laps"]["loaded"]
+    assets, snapshot = f"{found['assets']} assets, until the code server answers", f"once for each client: {found['snapshot_mb']:.0f} MB"
     return [
-        Figure("load", loaded["seconds"], "s", LOAD_SECONDS, loaded["cpu_seconds"], f"{found['assets']} assets, until the code server answers"),
+        Figure("load", loaded["seconds"], "s", LOAD_SECONDS, loaded["cpu_seconds"], assets),
         Figure("load, peak RSS", loaded["peak_rss_mb"], "MB", LOAD_MB),
-        Figure("snapshot", served["seconds"] - loaded["seconds"], "s", note=f"once, for webserver and daemon: {found['snapshot_mb']:.0f} MB"),
+        Figure("snapshot", served["seconds"] - loaded["seconds"], "s", note=snapshot),
         Figure("snapshot, peak RSS", served["peak_rss_mb"], "MB"),
     ]
 
