@@ -12,6 +12,8 @@ from mlops_assets.core.policy import Change, Policy
 NOUNS = {"begin": "canary", "advance": "canary", "abort": "rollback", "promote": "promotion", "rollback": "rollback"}
 """The release asset that each change materializes; other changes are not materializations."""
 
+_PAGE = 1000
+
 
 @dataclass(frozen=True)
 class Record:
@@ -80,10 +82,16 @@ def is_recorded(instance: dg.DagsterInstance, spec: ModelSpec, record: Record) -
 
 def _recorded_generations(instance: dg.DagsterInstance, spec: ModelSpec, noun: str, partition: str | None) -> frozenset[object]:
     partitions = [partition] if partition is not None else None
-    key = dg.AssetKey([spec.slug, noun])
-    found = instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=partitions), limit=100).records
-    generations = (event.asset_materialization.metadata.get("generation") for event in found if event.asset_materialization)
-    return frozenset(value.value for value in generations if value is not None)
+    wanted = dg.AssetRecordsFilter(dg.AssetKey([spec.slug, noun]), asset_partitions=partitions)
+    found: set[object] = set()
+    page = instance.fetch_materializations(wanted, limit=_PAGE)
+    while page.records:
+        made = (event.asset_materialization for event in page.records)
+        found |= {value.value for one in made if one and (value := one.metadata.get("generation")) is not None}
+        if not page.has_more:
+            break
+        page = instance.fetch_materializations(wanted, limit=_PAGE, cursor=page.cursor)
+    return frozenset(found)
 
 
 def write_missing(instance: dg.DagsterInstance, spec: ModelSpec, policy: Policy, after: int) -> int:

@@ -69,7 +69,9 @@ def test_a_policy_that_cannot_be_read_stops_no_other_model(world: Fleet, specs: 
     others = [spec.name for spec in specs if spec.name != broken]
     assert sorted(request.tags["mlops/model"] for request in requests(world, "release")) == others
     requests(world, "reconcile")
-    assert sorted(json.loads(world.cursors["reconcile"] or "")) == others
+    states = json.loads(world.cursors["reconcile"] or "")
+    assert sorted(name for name, state in states.items() if "trouble" not in state) == others
+    assert "does not answer" in states[broken]["trouble"]
 
 
 def test_what_happened_outside_of_runs_is_recorded_once_for_each_model(world: Fleet, specs: list[ModelSpec]) -> None:
