@@ -270,7 +270,8 @@ def _move_challenger(tick: Tick, spec: ModelSpec, policy: Policy) -> None:
         _request_action(tick, spec, policy, "rollback", release, reason, ("rollback", "production"))
     elif tick.state.get("held") != _held(policy, reason):
         tick.state = {"held": _held(policy, reason)}
-        metadata = {"move": decision.move.value, "reason": reason, "step": policy.challenger.step_name}
+        # Dagster shows an observation's metadata among the materialization's: another name, or it would hide why it advanced.
+        metadata = {"last_hold": f"{policy.challenger.step_name}: {reason}"}
         tick.events.append(dg.AssetObservation(keys.key(spec, "canary"), partition=release, metadata=metadata))
 
 

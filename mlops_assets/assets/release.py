@@ -141,7 +141,7 @@ def _canary(spec: ModelSpec) -> dg.AssetsDefinition:
             metadata=_figures(decision.verdicts),
         )
         if decision.move is not Move.ADVANCE:
-            yield dg.AssetObservation(key, partition=release, metadata={"move": decision.move.value, "reason": decision.reason})
+            yield dg.AssetObservation(key, partition=release, metadata={"last_hold": f"{decision.move}: {decision.reason}"})
             return
         changed = advance_canary(platform, spec, policy, decision, seen, _author(context, config))
         yield from _materialized(context, spec, changed, changed.log[-1], decision)
@@ -314,7 +314,7 @@ def _catch_up(
     ]
     if not unrecorded:
         yield dg.AssetObservation(
-            keys.key(spec, noun), partition=release, metadata={"reason": f"nothing to do: {policies.describe(policy)}"}
+            keys.key(spec, noun), partition=release, metadata={"last_look": f"nothing to do: {policies.describe(policy)}"}
         )
     for missed in unrecorded[-1:]:
         yield from _materialized(context, spec, policy, missed)
