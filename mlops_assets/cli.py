@@ -6,6 +6,7 @@ Imports are late on purpose: ``mlops rollback`` must act within a second, with D
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,8 +72,6 @@ def demo(stay: Annotated[bool, typer.Option(help="Stay up until Ctrl-C when the 
 @app.command("new-model")
 def new_model(name: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens, e.g. fraud-detector.")]) -> None:
     """Scaffold a model that runs: one defs.yaml, its training code, its features and sample data."""
-    from pathlib import Path
-
     from mlops_assets.scaffold import new_model as scaffold
 
     with _told():
@@ -120,6 +119,28 @@ def promote(model: Model, reason: Reason) -> None:
         if model not in specs:
             raise NotFound(f"there is no model {model!r}, expected one of {', '.join(specs)}")
         typer.echo(describe(_operator(model, reason).promote(specs[model])))
+
+
+@app.command()
+def replay(
+    model: Model,
+    release: Annotated[str, typer.Option("--release", help="A past release, e.g. v3.")],
+    policy: Annotated[Path | None, typer.Option("--policy", help="A defs.yaml, or a file with only a section canary: to lay over.")] = None,
+) -> None:
+    """Decide a past release again from its stored evidence; --policy tells what another plan would have done.
+
+    Without --policy the exit code is 1 if any figure differs. The quality gate is not replayed: the scores it judged are not kept.
+    """
+    from rich.console import Console
+
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.replay import overlay_of, replay_release, show
+
+    with _told():
+        replayed = replay_release(local_platform(), model, release, overlay_of(policy) if policy else None)
+    show(replayed, model, release, policy, Console())
+    if policy is None and not all(one.same for one in replayed):
+        raise typer.Exit(1)
 
 
 def _operator(model: str, reason: str) -> "Operator":
