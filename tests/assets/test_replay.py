@@ -112,7 +112,7 @@ def test_a_defs_yaml_replaces_the_whole_plan(lived: World, tmp_path: Path) -> No
 
 def test_an_approval_counts_for_the_step_that_it_was_given_for(lived: World) -> None:
     (_, at_five, *_) = replay_release(lived.platform, NAME, "v2")
-    first, five, *others = at_five.evidence.plan.steps
+    _, five, *others = at_five.evidence.plan.steps
     asks = replace(five, approval=True)
     challenger = replace(at_five.evidence.policy.challenger, resumed_step=1)
     approved = replace(at_five.evidence, policy=replace(at_five.evidence.policy, challenger=challenger))
