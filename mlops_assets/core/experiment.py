@@ -41,7 +41,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to do, why, and on what grounds. ``information`` is the fraction of what was planned, up to 1; the next look of a few needs it."""
+    """What to do, why, and on what grounds. ``information`` is the fraction of what was planned, up to 1; the next look needs it."""
 
     action: Action
     reason: str
