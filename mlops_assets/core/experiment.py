@@ -18,7 +18,11 @@ SRM_ALPHA = 0.001
 """A split this unlikely is a fault of the assignment: Kohavi, Tang and Xu, *Trustworthy Online Controlled Experiments*, 2020."""
 
 MIN_UNITS, MIN_EVENTS = 100, 20
-"""Fewer units a variant, or of a proportion fewer successes or failures in both together, and a mean is not yet nearly normal."""
+"""Fewer units a variant, or of a proportion fewer successes or failures to be expected in the smaller one, and nothing is concluded.
+
+By the expectation, not by what was seen: a variant that broke has no successes at all. With 20 successes in both together instead, a split
+of 1:9 at 1 % was called a difference in 14 % of all simulated experiments in which there was none.
+"""
 
 Samples = Mapping[str, tuple[Sample, Sample]]
 
@@ -160,10 +164,10 @@ def _too_few(metric: Metric, control: Sample, treatment: Sample) -> str:
     if min(control.units, treatment.units) < MIN_UNITS:
         return f"{metric.name}: {control.units} and {treatment.units} units, {MIN_UNITS} of each are needed"
     if metric.kind == "proportion":
-        successes = round(control.mean * control.units + treatment.mean * treatment.units)
-        rarer = min(successes, control.units + treatment.units - successes)
-        if rarer < MIN_EVENTS:
-            return f"{metric.name}: {rarer} of the rarer outcome, {MIN_EVENTS} are needed"
+        share = (control.mean * control.units + treatment.mean * treatment.units) / (control.units + treatment.units)
+        expected = min(share, 1 - share) * min(control.units, treatment.units)
+        if expected < MIN_EVENTS:
+            return f"{metric.name}: {expected:.3g} of the rarer outcome are to be expected in a variant, {MIN_EVENTS} are needed"
     if control.error + treatment.error == 0:
         return f"{metric.name}: every unit has the same value, so nothing is known of its spread"
     return ""

@@ -26,7 +26,8 @@ def confidence_sequence(control: Sample, treatment: Sample, alpha: float, planne
     """The difference of two means with an interval that contains the true one at all looks together with probability ``1 - alpha``.
 
     It is the normal mixture martingale of Robbins, as in the mixture SPRT, with the variances estimated: its coverage is that of the
-    limit of many units, like a t test's without normal data. One may look after every unit and stop at any time.
+    limit of many units, like a t test's without normal data. One may look after every unit and stop at any time. Where that limit is far it
+    errs more often: with a log-normal metric (sigma 1.5), split 1:9 and looked at from 100 units on, in up to 7 % instead of 5 %.
 
     Args:
         alpha: how often the true difference may ever lie outside.

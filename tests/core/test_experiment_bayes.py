@@ -54,7 +54,7 @@ def test_the_closed_form_is_the_integral(control, treatment):
 def test_the_two_losses_differ_by_the_effect_and_the_two_sides_mirror_each_other():
     there, back = compare_shares(Beta(31, 971), Beta(41, 961)), compare_shares(Beta(41, 961), Beta(31, 971))
     assert there.loss_if_kept - there.loss_if_shipped == pytest.approx(there.effect)
-    assert (there.beats, there.loss_if_shipped, there.lower) == pytest.approx((1 - back.beats, back.loss_if_kept, -back.upper), abs=1e-9)
+    assert (there.beats, there.loss_if_shipped, there.lower) == pytest.approx((1 - back.beats, back.loss_if_kept, -back.upper), abs=1e-7)
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,7 +68,7 @@ def test_whatever_was_counted_gives_a_probability_and_losses_that_are_no_less_th
 
 
 def test_an_interval_holds_as_many_truths_as_it_says_when_they_come_from_the_prior():
-    rng, runs, held = np.random.default_rng(6), 500, 0
+    rng, runs, held = np.random.default_rng(6), 250, 0
     for control, treatment in rng.random((runs, 2)):
         seen = compare_shares(
             *(Beta(1, 1).after(units, int(rng.binomial(units, truth))) for units, truth in ((50, control), (80, treatment))), 0.9

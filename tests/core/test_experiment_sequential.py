@@ -66,7 +66,8 @@ def test_whoever_peeks_at_a_single_looks_interval_is_wrong_far_more_often():
 
 
 def test_the_interval_is_that_of_waudby_smith_and_others():
-    # equation 5 of the paper, of one mean: s sqrt(2 (n rho^2 + 1) / (n rho)^2 log(sqrt(n rho^2 + 1) / alpha)), here with rho^2 = r / planned
+    # equation 5 of the paper, for one mean:
+    # s sqrt(2 (n rho^2 + 1) / (n rho)^2 log(sqrt(n rho^2 + 1) / alpha)), here with rho^2 = r / planned
     alpha, planned, n, variance = 0.05, 5000, 1700, 2.3
     best = minimize_scalar(
         lambda r: (1 + 1 / r) * (math.log1p(r) - 2 * math.log(alpha)), bounds=(0.1, 100), method="bounded", options={"xatol": 1e-9}
@@ -145,8 +146,8 @@ def test_a_sound_split_that_is_watched_all_the_time_is_called_broken_at_most_alp
 
 def test_a_broken_split_is_found():
     rng = np.random.default_rng(4)
-    broken = [int(rng.binomial(100_000, 0.49)) for _ in range(50)]
-    assert all(sequential_srm((100_000 - treated, treated), (0.5, 0.5)) < 0.001 for treated in broken)
+    broken = [int(rng.binomial(200_000, 0.49)) for _ in range(50)]
+    assert all(sequential_srm((200_000 - treated, treated), (0.5, 0.5)) < 0.001 for treated in broken)
 
 
 @pytest.mark.parametrize(
