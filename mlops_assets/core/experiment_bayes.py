@@ -5,6 +5,7 @@ Looking often does no harm to what these figures mean, but a rule that ships at 
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -147,13 +148,20 @@ def _quantile(control: Beta, treatment: Beta, probability: float) -> float:
     from scipy.optimize import brentq
     from scipy.special import betainc, betaincinv
 
-    nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE)
+    nodes, weights = _nodes()
     places = betaincinv(control.a, control.b, (nodes + 1) / 2)
 
     def excess(difference: float) -> float:
         return float(weights / 2 @ betainc(treatment.a, treatment.b, np.clip(places + difference, 0, 1))) - probability
 
     return float(brentq(excess, -1.0, 1.0, xtol=1e-12))
+
+
+@cache
+def _nodes() -> tuple[np.ndarray, np.ndarray]:
+    """To find so many takes longer than to use them."""
+    nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE)
+    return nodes, weights
 
 
 def _check_credibility(credibility: float) -> None:
