@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import nct, norm, t
+from statsmodels.stats.power import TTestIndPower
 
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.experiment_power import (
@@ -46,10 +47,21 @@ def test_power_of_means_and_ratios_is_that_of_the_t_and_the_z_test(alternative, 
     criteria = Criteria(ratio=ratio, alternative=alternative)
     freedom, shift = units * (1 + ratio) - 2, sign * effect / np.sqrt(1 / units + 1 / (units * ratio))
     tail = 0.025 if alternative == "two-sided" else 0.05
-    by_t = beyond(t.isf(tail, freedom), lambda x: nct.sf(x, freedom, shift), lambda x: nct.cdf(x, freedom, shift), alternative)
+    by_t = beyond(t.isf(tail, freedom), lambda x: nct.sf(x, freedom, shift), lambda x: nct.sf(-x, freedom, -shift), alternative)
     by_z = beyond(norm.isf(tail), norm(shift).sf, norm(shift).cdf, alternative)
     assert power_of_means(sign * effect * 7, 7.0, units, criteria) == pytest.approx(by_t, abs=1e-9)
     assert power_of_ratios(sign * effect * 7, 49.0, units, criteria) == pytest.approx(by_z, abs=1e-12)
+
+
+@pytest.mark.parametrize(("effect", "units"), [(0.1, 300), (0.5, 64), (1.0, 8), (0.2, 1000), (1.0, 50)])
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_power_of_means_is_that_of_statsmodels(effect, units, alpha):
+    assert power_of_means(effect, 1.0, units, Criteria(alpha)) == pytest.approx(TTestIndPower().power(effect, units, alpha), abs=1e-9)
+
+
+def test_power_of_means_is_a_number_where_statsmodels_has_none():
+    assert np.isnan(TTestIndPower().power(1.0, 54, 0.001))
+    assert 0.9575 < power_of_means(1.0, 1.0, 54, Criteria(0.001)) < 0.9651  # between 53 units, and the z test's power
 
 
 @pytest.mark.parametrize(("effect", "power", "units"), [(0.2, 0.8, 393), (0.5, 0.8, 64), (0.8, 0.8, 26), (0.5, 0.9, 85), (0.8, 0.95, 42)])
@@ -66,7 +78,7 @@ def test_sizes_for_proportions_are_those_of_fleiss_without_his_correction(p1, p2
     assert size_for_proportions(p1, p2 - p1, Criteria()).control == int(np.ceil(by_hand)) == units
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.floats(0.02, 3), st.floats(0.1, 0.99), st.floats(0.001, 0.09), st.floats(0.2, 5))
 def test_a_size_is_the_least_that_has_the_power(effect, power, alpha, ratio):
     criteria = Criteria(alpha, power, ratio)
