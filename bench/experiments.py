@@ -149,11 +149,11 @@ def _pair(first: np.ndarray, second: np.ndarray) -> Pair:
 
 
 def table(rates: list[Rate]) -> str:
-    lines = [f"{'simulated':<62}{'rate':>8}{'judged':>9}{'limit':>8}{'ratio':>7}"]
+    lines = [f"{'simulated':<68}{'rate':>8}{'judged':>9}{'limit':>8}{'ratio':>7}"]
     for rate in rates:
         judged = f"{rate.judged:.4f}" if rate.limit else ""
         limit, share = (f"{rate.limit:.2f}", f"{rate.judged / rate.limit:.2f}") if rate.limit else ("", "")
-        lines.append(f"{rate.name:<62}{rate.value:>8.4f}{judged:>9}{limit:>8}{share:>7}  {'OVER  ' if rate.is_over else ''}{rate.note}")
+        lines.append(f"{rate.name:<68}{rate.value:>8.4f}{judged:>9}{limit:>8}{share:>7}  {'OVER  ' if rate.is_over else ''}{rate.note}")
     return "\n".join(lines)
 
 

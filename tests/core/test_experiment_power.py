@@ -60,7 +60,6 @@ def test_power_of_means_is_that_of_statsmodels(effect, units, alpha):
 
 
 def test_power_of_means_is_a_number_where_statsmodels_has_none():
-    assert np.isnan(TTestIndPower().power(1.0, 54, 0.001))
     assert 0.9575 < power_of_means(1.0, 1.0, 54, Criteria(0.001)) < 0.9651  # between 53 units, and the z test's power
 
 
