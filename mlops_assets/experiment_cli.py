@@ -104,12 +104,15 @@ def analyse(file: File) -> None:
 
 
 def _print(needed: "SampleSize", criteria: "Criteria") -> None:
+    from mlops_assets.core.experiment_groups import group_factor
     from mlops_assets.core.experiment_sequential import always_valid_factor
 
+    looks = group_factor("obrien-fleming", criteria.alpha, criteria.power, (0.2, 0.4, 0.6, 0.8, 1.0))
     factor = always_valid_factor(criteria.alpha, criteria.power)
     typer.echo(
         f"control {needed.control}, treatment {needed.treatment}, together {needed.total} units: power {needed.power:.4f} in one look"
     )
+    typer.echo(f"looked at five times (group-sequential), {looks:.2f} times as many at the last look: {math.ceil(needed.total * looks)}")
     typer.echo(f"looked at all the time (always-valid), {factor:.2f} times as many are enough: {math.ceil(needed.total * factor)}")
 
 

@@ -58,6 +58,7 @@ def test_a_size_is_told_for_one_look_and_for_many(words, needed):
     code, told, _ = run("size", *words)
     assert code == 0
     assert needed in told
+    assert "1.02 times as many at the last look" in told
     assert "1.91 times as many are enough" in told
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from mlops_assets.core.errors import SpecError
-from mlops_assets.core.experiment_groups import boundaries, crossing, spent
+from mlops_assets.core.experiment_groups import boundaries, crossing, group_factor, spent
 
 
 def equal(looks: int) -> tuple[float, ...]:
@@ -66,6 +66,18 @@ def test_peeking_at_five_looks_errs_and_covers_as_often_as_it_says():
     for spending in ("obrien-fleming", "pocock"):
         outside = (np.abs(walk) > np.array(boundaries(spending, 0.05, equal(5)))).any(axis=1)
         assert outside.mean() == pytest.approx(0.05, abs=3.3 * np.sqrt(0.05 * 0.95 / runs))
+
+
+@pytest.mark.parametrize(("spending", "published"), [("obrien-fleming", 1.028), ("pocock", 1.229)])
+def test_the_price_of_five_looks_is_about_that_of_the_classic_designs_and_buys_the_power(spending, published):
+    # Jennison and Turnbull 2000, tables 2.2 and 2.4, alpha 0.05 and power 0.8; spending functions come near their boundaries
+    factor = group_factor(spending, 0.05, 0.8, equal(5))
+    assert factor == pytest.approx(published, abs=0.025)
+    rng, runs = np.random.default_rng(12), 40_000
+    drift = (1.959964 + 0.841621) * np.sqrt(factor)
+    walk = np.cumsum(rng.standard_normal((runs, 5)) * np.sqrt(0.2) + drift * 0.2, axis=1) / np.sqrt(equal(5))
+    found = (np.abs(walk) > np.array(boundaries(spending, 0.05, equal(5)))).any(axis=1).mean()
+    assert found == pytest.approx(0.8, abs=3.3 * np.sqrt(0.16 / runs))
 
 
 @pytest.mark.parametrize(
