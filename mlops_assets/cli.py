@@ -4,14 +4,15 @@ Imports are late on purpose: ``mlops rollback`` must act within a second, with D
 """
 
 import getpass
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_assets.core.errors import MlopsError, NotFound
+from mlops_assets.core.errors import NotFound
 from mlops_assets.core.policy import Author, describe
+from mlops_assets.experiment_cli import experiment
+from mlops_assets.told import told
 
 if TYPE_CHECKING:
     from mlops_assets.operations import Operator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="The whole life of a model, on this machine.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
+
+app.add_typer(experiment, name="experiment")
 
 Model = Annotated[str, typer.Argument(help="The model's name, e.g. flight-delay.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded with your name.")]
@@ -31,7 +34,7 @@ def up() -> None:
     from mlops_assets.stack import Stack
 
     settings = Settings.from_environment()
-    with _told():
+    with told():
         Stack(settings).up(typer.echo)
         typer.echo(
             f"Dagster  {settings.dagster_url}\nMLflow   {settings.mlflow_url}\ngateway  {settings.gateway_url}/models/<model>/predict"
@@ -44,7 +47,7 @@ def down() -> None:
     from mlops_assets.settings import Settings
     from mlops_assets.stack import Stack
 
-    with _told():
+    with told():
         Stack(Settings.from_environment()).down(typer.echo)
 
 
@@ -53,7 +56,7 @@ def status() -> None:
     """Services, what is live of each model, and whether the world is as the policies say (exit code 1 if not)."""
     from mlops_assets.status import show
 
-    with _told():
+    with told():
         if not show():
             raise typer.Exit(1)
 
@@ -63,7 +66,7 @@ def demo(stay: Annotated[bool, typer.Option(help="Stay up until Ctrl-C when the 
     """Play a year of flights: training, canary, a bad release, drift, rollback. Stops the stack at the end."""
     from mlops_assets.demo.play import play
 
-    with _told():
+    with told():
         if not play(stay=stay):
             raise typer.Exit(1)
 
@@ -71,11 +74,9 @@ def demo(stay: Annotated[bool, typer.Option(help="Stay up until Ctrl-C when the 
 @app.command("new-model")
 def new_model(name: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens, e.g. fraud-detector.")]) -> None:
     """Scaffold a model that runs: one defs.yaml, its training code, its features and sample data."""
-    from pathlib import Path
-
     from mlops_assets.scaffold import new_model as scaffold
 
-    with _told():
+    with told():
         for path in scaffold(name, Path.cwd()):
             typer.echo(f"wrote {path}")
 
@@ -85,28 +86,28 @@ def rollback(
     model: Model, reason: Reason, to: Annotated[str | None, typer.Option("--to", help="A release that was in production, e.g. v3.")] = None
 ) -> None:
     """Take the champion out: traffic goes to the release before it, at once."""
-    with _told():
+    with told():
         typer.echo(describe(_operator(model, reason).rollback(to)))
 
 
 @app.command()
 def pause(model: Model, reason: Reason) -> None:
     """Keep the canary at its step until it is resumed. Harm still aborts it."""
-    with _told():
+    with told():
         typer.echo(describe(_operator(model, reason).pause()))
 
 
 @app.command()
 def resume(model: Model, reason: Reason) -> None:
     """Let a paused canary go on, or approve the step that waits for a person."""
-    with _told():
+    with told():
         typer.echo(describe(_operator(model, reason).resume()))
 
 
 @app.command()
 def abort(model: Model, reason: Reason) -> None:
     """End the canary: all traffic is the champion's again."""
-    with _told():
+    with told():
         typer.echo(describe(_operator(model, reason).abort()))
 
 
@@ -115,11 +116,33 @@ def promote(model: Model, reason: Reason) -> None:
     """Make the challenger champion now, whatever its canary says; its quality gate must have passed."""
     from mlops_assets.definitions import load_specs
 
-    with _told():
+    with told():
         specs = {spec.name: spec for spec in load_specs()}
         if model not in specs:
             raise NotFound(f"there is no model {model!r}, expected one of {', '.join(specs)}")
         typer.echo(describe(_operator(model, reason).promote(specs[model])))
+
+
+@app.command()
+def replay(
+    model: Model,
+    release: Annotated[str, typer.Option("--release", help="A past release, e.g. v3.")],
+    policy: Annotated[Path | None, typer.Option("--policy", help="A defs.yaml, or a file with only a section canary: to lay over.")] = None,
+) -> None:
+    """Decide a past release again from its stored evidence; --policy tells what another plan would have done.
+
+    Without --policy the exit code is 1 if any figure differs. The quality gate is not replayed: the scores it judged are not kept.
+    """
+    from rich.console import Console
+
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.replay import overlay_of, replay_release, show
+
+    with told():
+        replayed = replay_release(local_platform(), model, release, overlay_of(policy) if policy else None)
+    show(replayed, model, release, policy, Console())
+    if policy is None and not all(one.same for one in replayed):
+        raise typer.Exit(1)
 
 
 def _operator(model: str, reason: str) -> "Operator":
@@ -127,13 +150,3 @@ def _operator(model: str, reason: str) -> "Operator":
     from mlops_assets.operations import Operator
 
     return Operator(local_platform(), model, Author(getpass.getuser(), reason))
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """An error of ours is a message and exit code 1, not a traceback."""
-    try:
-        yield
-    except MlopsError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error

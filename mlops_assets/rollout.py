@@ -1,13 +1,10 @@
 """The steps of a release as actions on the platform: look, decide, change the policy. Dagster is not needed for any."""
 
 import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from datetime import datetime
 from typing import Any
 
-from mlops_assets.adapters.codec import decode_observation, encode_observation
+from mlops_assets.adapters.codec import decode_observation, encode_evidence, encode_observation
 from mlops_assets.core import evidence
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move, decide, plan_steps
@@ -15,6 +12,7 @@ from mlops_assets.core.errors import IllegalChange, NotFound, StalePolicy
 from mlops_assets.core.evidence import SCORE_BINS, Observation
 from mlops_assets.core.model_spec import Canary, ModelSpec
 from mlops_assets.core.policy import Author, Policy
+from mlops_assets.core.replay import evidence_of
 from mlops_assets.core.verdict import Outcome
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import converge_traffic, reconcile
@@ -102,27 +100,22 @@ def score_counts(policy: Policy, rows: Any) -> dict[str, tuple[int, ...]]:
 
 
 def decide_now(platform: Platform, spec: ModelSpec, policy: Policy) -> tuple[Decision, Observation]:
-    """Look and decide."""
+    """Look and decide, as of that look: whoever decides again from what it saw comes to the same."""
     seen = look(platform, policy)
-    return decide(plan_of(platform, spec), policy, seen, platform.clock()), seen
+    return decide(plan_of(platform, spec), policy, seen, seen.until), seen
 
 
-def keep_evidence(platform: Platform, spec: ModelSpec, policy: Policy, seen: Observation, decision: Decision, now: datetime) -> str:
+def keep_evidence(platform: Platform, spec: ModelSpec, policy: Policy, seen: Observation, decision: Decision) -> str:
     """Store all that a decision was made of, under its digest, so that it can be decided again; returns the key."""
-    document = {
-        "model": policy.model,
-        "generation": policy.generation,
-        "champion": policy.champion,
-        "challenger": asdict(policy.challenger) if policy.challenger else None,
-        "plan": asdict(plan_of(platform, spec)),
-        "observation": json.loads(encode_observation(replace(seen, last={}))),
-        "decision": decision.to_dict(),
-        "decided_at": now,
-    }
-    data = json.dumps(document, sort_keys=True, default=str).encode()
-    key = f"evidence/{policy.model}/{hashlib.sha256(data).hexdigest()}.json"
+    data = encode_evidence(evidence_of(policy, spec.canary, platform.pace, seen, decision))
+    key = evidence_key(policy.model, data)
     platform.objects.create(key, data)
     return key
+
+
+def evidence_key(model: str, data: bytes) -> str:
+    """Where evidence lies: under the digest of its bytes, so that nobody can change it unseen."""
+    return f"evidence/{model}/{hashlib.sha256(data).hexdigest()}.json"
 
 
 def begin_canary(platform: Platform, spec: ModelSpec, release: str, policy: Policy, author: Author) -> Policy:
@@ -139,7 +132,7 @@ def advance_canary(platform: Platform, spec: ModelSpec, policy: Policy, decision
     index = policy.challenger.step + 1
     step = plan_steps(plan_of(platform, spec), policy)[index]
     now = platform.clock()
-    kept = keep_evidence(platform, spec, policy, seen, decision, now)
+    kept = keep_evidence(platform, spec, policy, seen, decision)
     signed = Author(author.who, decision.reason, author.run_id, kept)
     changed = change_at(platform, spec.name, policy.generation, lambda p: policies.advance(p, index, step, signed, now))
     reconcile(platform, spec.name, spec.serving)
@@ -161,7 +154,7 @@ def promote(platform: Platform, spec: ModelSpec, release: str, policy: Policy, a
     if decision.move is not Move.PROMOTE and not forced:
         raise IllegalChange(f"the canary of {release} says {decision.move}: {decision.reason}")
     now = platform.clock()
-    kept = keep_evidence(platform, spec, policy, seen, decision, now)
+    kept = keep_evidence(platform, spec, policy, seen, decision)
     signed = Author(author.who, author.why if forced else decision.reason, author.run_id, kept)
     warm_for = plan_of(platform, spec).warm_for
     changed = change_at(platform, spec.name, policy.generation, lambda p: policies.promote(p, signed, now, warm_for))
@@ -174,7 +167,7 @@ def leave(platform: Platform, spec: ModelSpec, release: str, policy: Policy, aut
     now = platform.clock()
     if policy.challenger is not None and policy.challenger.release == release:
         decision, seen = decide_now(platform, spec, policy)
-        author = Author(author.who, author.why, author.run_id, keep_evidence(platform, spec, policy, seen, decision, now))
+        author = Author(author.who, author.why, author.run_id, keep_evidence(platform, spec, policy, seen, decision))
         changed = change_at(platform, spec.name, policy.generation, lambda p: policies.abort(p, author, now))
     else:
         changed = change_at(platform, spec.name, policy.generation, lambda p: policies.rollback(p, author, now, to))

@@ -1,4 +1,4 @@
-"""Policies and observations as JSON documents, which say of what version they are.
+"""Policies, observations and the evidence of decisions as JSON documents, which say of what version they are.
 
 Written for the standard library alone: pydantic would do it in fewer lines, and takes a quarter of a second to import, which is
 too much of the second that a rollback has.
@@ -8,13 +8,18 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import Enum
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.evidence import Observation
 from mlops_assets.core.policy import Policy
+
+if TYPE_CHECKING:  # what reads a policy has no need of all that decides
+    from mlops_assets.core.replay import Evidence
 
 VERSION = 1
 
@@ -43,8 +48,21 @@ def decode_observation(data: bytes, source: str) -> Observation:
     return observation
 
 
-def _encode(kind: str, value: object) -> bytes:
-    return json.dumps({"version": VERSION, kind: _plain(value)}, sort_keys=True, indent=1, allow_nan=False).encode()
+def encode_evidence(evidence: "Evidence") -> bytes:
+    # A figure that should not be infinite must not keep a release from being rolled back.
+    return _encode("evidence", evidence, allow_nan=True)
+
+
+def decode_evidence(data: bytes, source: str) -> "Evidence":
+    """The evidence of a decision from its document; raises as :func:`decode_policy` does."""
+    from mlops_assets.core.replay import Evidence
+
+    evidence: Evidence = _decode("evidence", Evidence, data, source)
+    return evidence
+
+
+def _encode(kind: str, value: object, allow_nan: bool = False) -> bytes:
+    return json.dumps({"version": VERSION, kind: _plain(value)}, sort_keys=True, indent=1, allow_nan=allow_nan).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -52,6 +70,8 @@ def _plain(value: Any) -> Any:
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"{_seconds(value):f}s"
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -96,7 +116,14 @@ def _typed(wanted: Any, value: Any, path: str) -> Any:
     if wanted is datetime:
         _require(isinstance(value, str), value, path, "a time")
         return _time(value, path)
-    _require(type(value) is wanted, value, path, wanted.__name__)
+    if wanted is timedelta:
+        return _duration(value, path)
+    if issubclass(wanted, Enum):
+        _require(value in [member.value for member in wanted], value, path, f"one of {', '.join(member.value for member in wanted)}")
+        return wanted(value)
+    # Where a person wrote 2 for 2.0 it stays 2, or it would read otherwise in what is made of it.
+    accepted = (int, float) if wanted is float else (wanted,)
+    _require(type(value) in accepted, value, path, wanted.__name__)
     return value
 
 
@@ -118,6 +145,16 @@ def _time(value: str, path: str) -> datetime:
     time = datetime.fromisoformat(value)
     _require(time.tzinfo is not None, value, path, "a time with its zone")
     return time
+
+
+def _seconds(value: timedelta) -> Decimal:
+    """The exact seconds: a float has not digits enough for the microseconds of a few centuries."""
+    return Decimal(value // timedelta(microseconds=1)).scaleb(-6).normalize()
+
+
+def _duration(value: Any, path: str) -> timedelta:
+    _require(isinstance(value, str) and value.endswith("s"), value, path, "seconds such as '90s'")
+    return timedelta(microseconds=int(Decimal(value[:-1]).scaleb(6)))
 
 
 def _require(condition: bool, value: Any, path: str, expected: object) -> bool:

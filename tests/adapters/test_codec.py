@@ -7,10 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.adapters.codec import decode_observation, decode_policy, encode_observation, encode_policy
+from mlops_assets.adapters.codec import (
+    decode_evidence,
+    decode_observation,
+    decode_policy,
+    encode_evidence,
+    encode_observation,
+    encode_policy,
+)
+from mlops_assets.core.canary import Decision, Move
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.evidence import GatewaySample, Observation, Traffic
+from mlops_assets.core.model_spec import Canary, Guardrails, Step
 from mlops_assets.core.policy import Author, Candidate, Challenger, Change, Mirror, Policy
+from mlops_assets.core.replay import Evidence
+from mlops_assets.core.verdict import Outcome, Verdict
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
 FULL = Policy(
@@ -49,6 +60,31 @@ def test_an_observation_comes_back_equal():
     sample = GatewaySample("local", "2026-11-23", {"v1": Traffic(10, 1, tuple(range(22)))})
     seen = Observation(NOW, NOW, {"v1": Traffic(3, 0)}, {"v1": (1, 2, 3)}, {"local": sample}, "position")
     assert decode_observation(encode_observation(seen), "o") == seen
+
+
+@given(
+    st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=365_000)), st.floats(allow_nan=False, allow_infinity=False)
+)
+def test_evidence_comes_back_equal_to_the_microsecond_and_the_last_bit(bake, value):
+    plan = Canary((Step("canary-5", bake, weight=5),), deadline=bake + timedelta(microseconds=1), first_bake=bake)
+    verdict = Verdict("error_rate", Outcome.FAIL, value, None, "“why”", 3)
+    evidence = Evidence(FULL, plan, 7.5, Observation(NOW, NOW), NOW, Decision(Move.ABORT, "why", (verdict,)))
+    data = encode_evidence(evidence)
+    assert decode_evidence(data, "e") == evidence
+    assert encode_evidence(decode_evidence(data, "e")) == data
+
+
+def test_a_limit_that_was_written_as_a_whole_number_stays_one():
+    plan = Canary((Step("canary-5", timedelta(1), weight=5),), timedelta(2), timedelta(1), Guardrails(max_latency_ratio=2))
+    evidence = Evidence(FULL, plan, 1, Observation(NOW, NOW), NOW, Decision(Move.HOLD, "why", ()))
+    assert repr(decode_evidence(encode_evidence(evidence), "e").plan.guardrails.max_latency_ratio) == "2"
+
+
+def test_a_figure_that_is_infinite_does_not_keep_evidence_from_being_kept():
+    verdict = Verdict("latency", Outcome.FAIL, float("inf"), 2.0, "why")
+    plan = Canary((Step("canary-5", timedelta(1), weight=5),), timedelta(2), timedelta(1))
+    evidence = Evidence(FULL, plan, 1.0, Observation(NOW, NOW), NOW, Decision(Move.ABORT, "why", (verdict,)))
+    assert decode_evidence(encode_evidence(evidence), "e") == evidence
 
 
 def test_the_same_policy_gives_the_same_bytes():

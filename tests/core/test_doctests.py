@@ -23,4 +23,5 @@ def test_the_modules_that_compute_have_examples():
     wanted = {
         f"mlops_assets.core.{name}" for name in ("comparison", "drift", "evidence", "policy", "profile", "routing", "signature", "verdict")
     }
+    wanted |= {f"mlops_assets.core.experiment_{name}" for name in ("bayes", "design", "groups", "power", "samples", "sequential")}
     assert wanted <= with_examples
