@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.adapters.codec import decode_observation, decode_policy, encode_observation, encode_policy
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.evidence import GatewaySample, Observation, Traffic
+from mlops_assets.core.evidence import Expected, Flips, GatewaySample, Labelled, Observation, Traffic
 from mlops_assets.core.policy import Author, Candidate, Challenger, Change, Mirror, Policy
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
@@ -47,7 +47,18 @@ def test_any_names_and_times_come_back_equal(weights, champions, time):
 
 def test_an_observation_comes_back_equal():
     sample = GatewaySample("local", "2026-11-23", {"v1": Traffic(10, 1, tuple(range(22)))})
-    seen = Observation(NOW, NOW, {"v1": Traffic(3, 0)}, {"v1": (1, 2, 3)}, {"local": sample}, "position")
+    seen = Observation(
+        NOW,
+        NOW,
+        {"v1": Traffic(3, 0)},
+        {"v1": Expected(0.1, (1 / 3, 2.0))},
+        {"v1": (1, 2, 3)},
+        {"v1": (-1, 1)},
+        {"v2": Flips(4, 1)},
+        {"v2": Labelled(4, 0.3)},
+        {"local": sample},
+        "position",
+    )
     assert decode_observation(encode_observation(seen), "o") == seen
 
 
