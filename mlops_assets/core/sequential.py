@@ -60,6 +60,7 @@ def against_at_least(
     4.0
     """
     x2, n2, x1, n1, m = (np.asarray(value, dtype=float)[..., None] for value in (events, requests, base_events, base, margin))
+    m = np.where(n1 > 0, m, np.clip(m, 0.0, 1.0))
     low, high = np.maximum(0.0, -m), 1.0 - np.maximum(0.0, m)
     bet2, bet1 = -_BETS, _base_bets(low + _GUESSES * (high - low), m, odds)
     with np.errstate(divide="ignore", invalid="ignore"):

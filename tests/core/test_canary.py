@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -245,7 +246,7 @@ def test_waiting_alone_never_turns_an_abort_or_an_advance_into_a_hold(situation,
         assert later.move is now.move
 
 
-def play(traffic_of, hours: int = 24 * 8) -> list[tuple[int, str, str]]:
+def play(traffic_of, hours: int = 24 * 8, every: Callable[[Policy], None] = lambda policy: None) -> list[tuple[int, str, str]]:
     """Play the plan hour by hour with a clock that is moved; returns (hour, move, step) of every decision but to hold."""
     policy = Policy("fraud")
     for release in ("v1", "v2"):
@@ -256,6 +257,7 @@ def play(traffic_of, hours: int = 24 * 8) -> list[tuple[int, str, str]]:
     moves, entered = [], 0
     for hour in range(hours):
         now = NOW + hour * HOUR
+        every(policy)
         challenger = policy.challenger
         if challenger is None:
             break
@@ -279,11 +281,11 @@ def play(traffic_of, hours: int = 24 * 8) -> list[tuple[int, str, str]]:
     return moves
 
 
-def shared(challenger: Challenger, hours: int, failing: float = 0.0) -> Observation:
-    """1,000 requests an hour, shared as the step says."""
+def shared(challenger: Challenger, hours: int, failing: float = 0.0, requests: int = 1000) -> Observation:
+    """So many requests an hour, shared as the step says."""
     step = PLAN.steps[challenger.step] if challenger.step_name != "first" else Step("first", HOUR, weight=100)
-    theirs = 10 * (step.weight or step.mirror) * hours
-    ours = (1000 if step.mirror else 10 * (100 - step.weight)) * hours
+    theirs = requests * (step.weight or step.mirror) * hours // 100
+    ours = requests * (100 if step.mirror else 100 - step.weight) * hours // 100
     return seen(served(theirs, round(theirs * failing)), served(ours))
 
 
@@ -310,3 +312,22 @@ def test_a_release_that_breaks_under_more_traffic_is_taken_out_within_the_hour()
 
 def test_a_release_that_nobody_asks_is_taken_out_at_the_deadline():
     assert play(lambda challenger, hours: seen(served(0), served(0))) == [(72, "abort", "shadow")]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.01, 0.03, 0.2]), min_size=4, max_size=4), st.sampled_from([0, 20, 300, 1000]))
+def test_whatever_happens_weights_come_from_the_plan_and_the_end_is_the_end(failing, requests):
+    """Each step fails at its own rate; ``requests`` an hour."""
+    allowed = {(100,), *((100 - step.weight, step.weight) for step in PLAN.steps if step.weight)}
+
+    def holds(policy: Policy) -> None:
+        assert tuple(weight for _, weight in sorted(policy.weights.items()) if weight) in allowed
+        assert policy.challenger is None or policy.challenger.release not in policy.champions
+
+    def traffic(challenger: Challenger, hours: int) -> Observation:
+        return shared(challenger, hours, failing[challenger.step], requests)
+
+    moves = play(traffic, every=holds)
+    ends = [index for index, (_, move, _) in enumerate(moves) if move in ("abort", "promote")]
+    assert ends == [len(moves) - 1]
+    assert moves == play(traffic)
