@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import beta as beta_distribution
 
 from bench.canary_peers import PEERS, Peer, Series
-from bench.canary_rules import BAKE, DEADLINE, GUARDRAILS, STEPS, Ours
+from bench.canary_rules import BAKE, DEADLINE, LIMITS, STEPS, Ours
 from bench.canary_traffic import SCENARIOS, Scenario, Simulated
 from bench.fleet import describe_machine
 
@@ -68,7 +68,10 @@ def play(scenario: Scenario, rollouts: int, seed: int) -> tuple[Played, Series]:
     series = Series(rollouts, len(STEPS) * BAKE)
     traffic = Simulated(scenario, rollouts, rng)
     for number, step in enumerate(STEPS):
-        ours, here = Ours(step, rollouts, scenario.unit_requests if scenario.aware else 1), (look == 0) & ~overdue
+        ours, here = (
+            Ours(step, rollouts, LIMITS[scenario.requests], scenario.unit_requests if scenario.aware else 1),
+            (look == 0) & ~overdue,
+        )
         for batch in range(DEADLINE):
             baking = batch < BAKE
             rows = np.arange(rollouts) if baking else np.flatnonzero(here)
@@ -128,17 +131,18 @@ def by_peer(peer: Peer, series: Series, limits: np.ndarray) -> Played:
 
 
 def measure(rollouts: int, only: str | None) -> list[Line]:
-    """All scenarios. The first has no harm: its false alarms are what the peers are tuned to."""
+    """All scenarios. The first of each level of traffic has no harm: its false alarms are what the peers are tuned to."""
     lines: list[Line] = []
-    limits: Mapping[str, np.ndarray] = {}
-    for number, scenario in enumerate(s for s in SCENARIOS if only is None or only in s.name or s is SCENARIOS[0]):
+    limits: dict[int, Mapping[str, np.ndarray]] = {}
+    first = {next(s for s in SCENARIOS if s.requests == requests) for requests in LIMITS}
+    for number, scenario in enumerate(s for s in SCENARIOS if only is None or only in s.name or s in first):
         began = time.perf_counter()
         played, series = play(scenario, rollouts, number)
         lines.append(line(scenario, "ours" if scenario.aware else "unaware", played))
-        if not limits:
-            rate = max(lines[0].rolled_back, 1 / rollouts)
-            limits = {peer.name: peer.tune(series, rate) for peer in PEERS}
-        lines += [line(scenario, peer.name, by_peer(peer, series, limits[peer.name])) for peer in PEERS]
+        if scenario.requests not in limits:
+            rate = max(lines[-1].rolled_back, 1 / rollouts)
+            limits[scenario.requests] = {peer.name: peer.tune(series, rate) for peer in PEERS}
+        lines += [line(scenario, peer.name, by_peer(peer, series, limits[scenario.requests][peer.name])) for peer in PEERS]
         print(table(lines[-1 - len(PEERS) :], header=number == 0), flush=True)
         print(f"  {time.perf_counter() - began:.0f} s", flush=True)
     return lines
@@ -163,7 +167,7 @@ def table(lines: Sequence[Line], header: bool) -> str:
 
 def verdicts(lines: Sequence[Line]) -> list[str]:
     """What does not hold: false rollbacks above alpha, and harm that a peer found earlier or more often."""
-    told, alpha = [], GUARDRAILS.alpha
+    told, alpha = [], next(iter(LIMITS.values())).alpha
     for one in (one for one in lines if one.rule == "ours" and not one.harmful and one.high + one.overdue > alpha):
         told.append(f"BROKEN {one.scenario}: false rollbacks up to {one.high + one.overdue:.4f}, alpha is {alpha}")
     for ours in (one for one in lines if one.rule == "ours" and one.harmful):
@@ -188,7 +192,7 @@ def main() -> None:
         "measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "seconds": round(time.perf_counter() - began),
         "machine": before,
-        "guardrails": asdict(GUARDRAILS),
+        "guardrails": {requests: asdict(limits) for requests, limits in LIMITS.items()},
         "lines": [asdict(one) for one in lines],
         "verdicts": told,
     }

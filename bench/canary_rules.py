@@ -1,10 +1,11 @@
 """Our guardrails on the counts of many simulated rollouts at once: the functions that judge a real canary, without its words."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 
-from bench.canary_traffic import SCORE_BINS, Counts
+from bench.canary_traffic import BUSY, QUIET, SCORE_BINS, Counts
 from mlops_assets.core import guardrails
 from mlops_assets.core.canary_spec import Guardrails, Step
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
@@ -23,6 +24,12 @@ GUARDRAILS = Guardrails(
 )
 """A busy service's: small margins, which its traffic can show."""
 
+LIMITS = {
+    BUSY: GUARDRAILS,
+    QUIET: replace(GUARDRAILS, max_error_increase=0.005, latency_quantile=0.95, max_slow_increase=0.02, max_latency_ratio=2.0),
+}
+"""By requests of a batch."""
+
 BAKE, DEADLINE = 16, 7 * 16
 """Looks, one a batch; a deadline of seven bakes, as in the plan of flight-delay."""
 
@@ -37,9 +44,9 @@ _SLOW = LATENCY_BOUNDS_MS.index(75) + 1
 class Ours:
     """The running sums of one step for many rollouts, and what the guardrails say of them."""
 
-    def __init__(self, step: Step, rollouts: int, unit_requests: int) -> None:
-        self.judged = Judged(GUARDRAILS, step, len(STEPS), "v1", "v2")
-        self.effect, self.share_effect = 1 + (unit_requests - 1) * GUARDRAILS.unit_correlation, unit_requests
+    def __init__(self, step: Step, rollouts: int, limits: Guardrails, unit_requests: int) -> None:
+        self.judged = Judged(limits, step, len(STEPS), "v1", "v2")
+        self.effect, self.share_effect = 1 + (unit_requests - 1) * limits.unit_correlation, unit_requests
         buckets = len(LATENCY_BOUNDS_MS) + 1
         shapes = (rollouts, (rollouts, buckets), (rollouts, SCORE_BINS))
         self.requests, self.latency, self.scores = (np.zeros((2, *np.atleast_1d(shape))) for shape in shapes)
@@ -67,7 +74,12 @@ class Ours:
 
     def judge(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each rollout has harm shown, and whether it has all harm beyond the limits excluded."""
-        limits, odds, d = GUARDRAILS, self.judged.odds, self.effect
+        # In parts that stay in the processor's cache.
+        judged = [self._judge(part) for part in np.array_split(rows, rows.size // 200 + 1)]
+        return np.concatenate([harm for harm, _ in judged]), np.concatenate([safe for _, safe in judged])
+
+    def _judge(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        limits, odds, d = self.judged.guardrails, self.judged.odds, self.effect
         (n2, n1), (x2, x1) = self.requests[:, rows] / d, self.errors[:, rows] / d
         ms2, ms1 = self.latency[:, rows] / d
         waited = self.expected_latency[rows] / d

@@ -7,8 +7,8 @@ import numpy as np
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
 
-REQUESTS = 60_000
-"""Of a batch, all releases together: an hour at 17 requests a second."""
+BUSY, QUIET = 60_000, 1_000
+"""Requests of a batch, all releases together: an hour at 17 requests a second, and at 17 a minute."""
 
 SCORE_BINS = 10
 UNIT_CORRELATION = 0.1
@@ -32,6 +32,7 @@ class Scenario:
         unit_requests: how many requests each unit sends, all in one batch and to one release; more than one, and each unit has an error
             rate of its own too, with a correlation of ``UNIT_CORRELATION``.
         aware: our rule knows of the units, as the sketch of the prediction log tells it.
+        requests: of a batch; each level of traffic has limits of its own.
     """
 
     name: str
@@ -45,16 +46,17 @@ class Scenario:
     diurnal: bool = False
     unit_requests: int = 1
     aware: bool = True
+    requests: int = BUSY
 
 
-_QUIET = Scenario("no harm", harmful=False)
+_GOOD = Scenario("no harm", harmful=False)
 SCENARIOS = (
-    _QUIET,
-    replace(_QUIET, name="no harm, scores retrained", scores=0.2),
-    replace(_QUIET, name="no harm, bursts", burst=0.05),
-    replace(_QUIET, name="no harm, diurnal", diurnal=True),
-    replace(_QUIET, name="no harm, clustered", unit_requests=20),
-    replace(_QUIET, name="no harm, clustered", unit_requests=20, aware=False),
+    _GOOD,
+    replace(_GOOD, name="no harm, scores retrained", scores=0.2),
+    replace(_GOOD, name="no harm, bursts", burst=0.05),
+    replace(_GOOD, name="no harm, diurnal", diurnal=True),
+    replace(_GOOD, name="no harm, clustered", unit_requests=20),
+    replace(_GOOD, name="no harm, clustered", unit_requests=20, aware=False),
     Scenario("errors 0.1 -> 0.2 %", errors=0.002),
     Scenario("errors 0.1 -> 1 %", errors=0.01),
     Scenario("errors 0.1 -> 5 %", errors=0.05),
@@ -66,6 +68,13 @@ SCENARIOS = (
     Scenario("errors 1 %, bursts", errors=0.01, burst=0.05),
     Scenario("errors 1 %, diurnal", errors=0.01, diurnal=True),
     Scenario("errors 1 %, clustered", errors=0.01, unit_requests=20),
+    replace(_GOOD, name="quiet: no harm", requests=QUIET),
+    replace(_GOOD, name="quiet: no harm, bursts", requests=QUIET, burst=0.05),
+    Scenario("quiet: errors 0.1 -> 1 %", errors=0.01, requests=QUIET),
+    Scenario("quiet: errors 0.1 -> 5 %", errors=0.05, requests=QUIET),
+    Scenario("quiet: p99 +50 %", slower=1.5, requests=QUIET),
+    Scenario("quiet: p99 +200 %", slower=3.0, requests=QUIET),
+    Scenario("quiet: scores shifted", scores=1.2, requests=QUIET),
 )
 
 
@@ -97,7 +106,7 @@ class Simulated:
         """The next batch of these rollouts."""
         scenario, rng = self.scenario, self.rng
         wave = np.sin(self.phase[rows] + (batch + 16 * number) * 2 * np.pi / 24) if scenario.diurnal else np.zeros(rows.size)
-        total = REQUESTS * (1 + 0.7 * wave)
+        total = scenario.requests * (1 + 0.7 * wave)
         weight = scenario.share * step.weight / 100 if step.weight else 1.0
         theirs = self._arrived(total * weight)
         # A shadow's requests are copies of the champion's own.

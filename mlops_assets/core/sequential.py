@@ -62,14 +62,17 @@ def against_at_least(
     x2, n2, x1, n1, m = (np.asarray(value, dtype=float)[..., None] for value in (events, requests, base_events, base, margin))
     m = np.where(n1 > 0, m, np.clip(m, 0.0, 1.0))
     low, high = np.maximum(0.0, -m), 1.0 - np.maximum(0.0, m)
-    bet2, bet1 = -_BETS, _base_bets(low + _GUESSES * (high - low), m, odds)
+    # Without a base all guesses of its rate are the same bet.
+    few = np.s_[:8] if not n1.any() else np.s_[:]
+    prior = np.append(_PRIOR[:1], 3 * _PRIOR[1:8]) if not n1.any() else _PRIOR
+    bet2, bet1 = -_BETS[few], _base_bets(low + _GUESSES * (high - low), m, odds)[..., few]
     with np.errstate(divide="ignore", invalid="ignore"):
         # Where the logarithm of what is expected is steepest no more: linear, because each arm adds one concave term.
         worst = -(n2 * bet2 + n1 * bet1 * (1 + m * bet2)) / (bet1 * bet2 * (n1 + n2))
     worst = np.clip(np.where(np.isfinite(worst), worst, low), low, high)
     expected = n2 * np.log(np.maximum(1 + (worst + m) * bet2, _TINY)) + n1 * np.log1p(worst * bet1)
     won = x2 * np.log(np.maximum(1 + bet2, _TINY)) + x1 * np.log1p(bet1)
-    return _mixed(won - expected, np.log(_PRIOR))
+    return _mixed(won - expected, np.log(prior))
 
 
 def _base_bets(guess: Floats, margin: Floats, odds: float) -> Floats:
