@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -45,6 +45,9 @@ bench-fleet: install  ## 1,000 models in one code location
 
 bench-experiments: install  ## error rates and coverage of the statistics of experiments
 	$(BIN)/python -m bench.experiments
+
+bench-canary: install  ## 10,000 simulated rollouts a scenario: ours beside the rules of Kayenta, Flagger and Argo Rollouts
+	$(BIN)/python -m bench.canary
 
 clean:  ## the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ import yaml
 from mlops_assets.adapters.memory_gateway import MemoryGateway
 from mlops_assets.components.attributes import ModelAttributes, build
 from mlops_assets.core import policy as policies
+from mlops_assets.core.canary_spec import Guardrails
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import Platform, TrainingRun
@@ -28,6 +29,9 @@ REQUESTS = 1000
 MIN_REQUESTS = 20
 """What a step waits for here instead of the plan's hundreds, so that a thousand models need not be sent a million requests."""
 
+GUARDRAILS = Guardrails(max_error_rate=0.4, max_error_increase=0.4, latency_quantile=0.6, max_score_shift=0.6)
+"""So wide that so few requests can show that nothing is beyond."""
+
 DIGESTS = {CHAMPION: "1" * 64, CHALLENGER: "2" * 64}
 _AUTHOR = Author("bench", "a fleet in canary")
 
@@ -39,7 +43,7 @@ def fleet(count: int) -> list[ModelSpec]:
     path = Path(mlops_assets.defs.__path__[0]) / "flight_delay" / "defs.yaml"
     like = build(ModelSpec, ModelAttributes.model_validate(yaml.safe_load(path.read_text())["attributes"]))
     steps = tuple(replace(step, min_requests=MIN_REQUESTS) for step in like.canary.steps)
-    canary = replace(like.canary, steps=steps)
+    canary = replace(like.canary, steps=steps, guardrails=GUARDRAILS)
     return [replace(like, name=f"model-{number:04}", canary=canary) for number in range(count)]
 
 

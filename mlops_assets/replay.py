@@ -11,8 +11,8 @@ from rich.table import Table
 
 from mlops_assets.adapters.codec import decode_evidence
 from mlops_assets.core.canary import Decision
+from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import DigestMismatch, NotFound, SpecError
-from mlops_assets.core.model_spec import Canary
 from mlops_assets.core.policy import Change
 from mlops_assets.core.replay import Evidence, replay
 from mlops_assets.ports import ObjectStore, Platform

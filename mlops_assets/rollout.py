@@ -8,9 +8,10 @@ from mlops_assets.adapters.codec import decode_observation, encode_evidence, enc
 from mlops_assets.core import evidence
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move, decide, plan_steps
+from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import IllegalChange, NotFound, StalePolicy
-from mlops_assets.core.evidence import SCORE_BINS, Observation
-from mlops_assets.core.model_spec import Canary, ModelSpec
+from mlops_assets.core.evidence import SCORE_BINS, UNIT_SIGNS, Flips, Logged, Observation
+from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.core.replay import evidence_of
 from mlops_assets.core.verdict import Outcome
@@ -19,6 +20,9 @@ from mlops_assets.reconcile import converge_traffic, reconcile
 
 GATE_TAG = "quality_gate"
 """The tag of a registered version under which its evaluation leaves the gate's outcome."""
+
+LOG_COLUMNS = ["request_id", "release", "role", "unit", "score", "decision"]
+"""What a canary reads of the prediction log."""
 
 RACES = 5
 """How often a change is tried again when others change the same policy."""
@@ -77,26 +81,49 @@ def look(platform: Platform, policy: Policy) -> Observation:
     except NotFound:
         seen = evidence.begin(samples, platform.predictions.position(policy.model), now)
     else:
-        logged = platform.predictions.read(policy.model, seen.log_position, ["release", "role", "score"])
-        seen = evidence.observe(seen, samples, score_counts(policy, logged.rows), logged.position, now)
+        logged = platform.predictions.read(policy.model, seen.log_position, LOG_COLUMNS)
+        seen = evidence.observe(seen, samples, logged_of(policy, logged.rows, logged.position), now)
     platform.objects.put(key, encode_observation(seen))
     return seen
 
 
-def score_counts(policy: Policy, rows: Any) -> dict[str, tuple[int, ...]]:
-    """Logged scores of champion and challenger, counted by bin. In a shadow step the challenger's are those of its copies."""
+def logged_of(policy: Policy, rows: Any, position: str) -> Logged:
+    """What champion and challenger have logged, counted. In a shadow step the challenger's answers are those to its copies.
+
+    Args:
+        rows: a frame with ``LOG_COLUMNS``.
+    """
     import numpy as np
 
-    challenger = policy.challenger.release if policy.challenger else None
-    shadow = policy.mirror is not None
-    counts = {}
+    challenger, shadow = policy.challenger.release if policy.challenger else None, policy.mirror is not None
+    scores, units, answers = {}, {}, {}
     for release in (policy.champion, challenger):
         role = "shadow" if shadow and release == challenger else "live"
-        scores = rows[(rows["release"] == release) & (rows["role"] == role)]["score"] if len(rows) else []
-        if release is not None and len(scores):
-            histogram, _ = np.histogram(np.clip(scores, 0, 1), bins=SCORE_BINS, range=(0, 1))
-            counts[release] = tuple(int(count) for count in histogram)
-    return counts
+        found = rows[(rows["release"] == release) & (rows["role"] == role)] if len(rows) else rows
+        if release is not None and len(found):
+            histogram, _ = np.histogram(np.clip(found["score"], 0, 1), bins=SCORE_BINS, range=(0, 1))
+            scores[release] = tuple(int(count) for count in histogram)
+            units[release] = unit_signs(found["unit"])
+            answers[release] = found
+    flips = {challenger: flips_of(answers[policy.champion], answers[challenger])} if shadow and len(answers) == 2 and challenger else {}
+    return Logged(position, scores, units, flips)
+
+
+def unit_signs(units: Any) -> tuple[int, ...]:
+    """The sum over the rows of the ``UNIT_SIGNS`` random signs of each row's unit, which are the bits of its hash."""
+    import numpy as np
+    import pandas as pd
+
+    counts = units.value_counts()
+    hashes = pd.util.hash_array(counts.index.to_numpy(object), categorize=False)
+    bits = (hashes[:, None] >> np.arange(UNIT_SIGNS, dtype=np.uint64)) & np.uint64(1)
+    return tuple(int(total) for total in counts.to_numpy() @ (1 - 2 * bits.astype(int)))
+
+
+def flips_of(ours: Any, theirs: Any) -> Flips:
+    """Decisions of both on the requests that are in both frames. A request whose other answer is logged later is not counted."""
+    both = ours[["request_id", "decision"]].merge(theirs[["request_id", "decision"]], on="request_id", suffixes=("", "_theirs"))
+    return Flips(len(both), int((both["decision"].astype(bool) != both["decision_theirs"].astype(bool)).sum()))
 
 
 def decide_now(platform: Platform, spec: ModelSpec, policy: Policy) -> tuple[Decision, Observation]:

@@ -5,10 +5,11 @@ with a :class:`SpecError` that says what to write instead.
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import SpecError
 
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
@@ -214,99 +215,6 @@ class Gates:
         _require(0.5 < self.confidence < 1, f"gates.confidence: got {self.confidence}, expected between 0.5 and 1, e.g. 0.95")
         _require(self.min_uplift >= 0, "gates.min_uplift: must not be negative; to allow a loss use policy 'refresh' with a margin")
         _require(self.margin >= 0, "gates.margin: must not be negative")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a canary: ``weight`` % of the units, or a copy of ``mirror`` % of the requests, for at least ``bake``."""
-
-    name: str
-    bake: timedelta
-    weight: int = 0
-    mirror: int = 0
-    min_requests: int = 100
-    approval: bool = False
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.weight <= 100 and 0 <= self.mirror <= 100, f"canary step {self.name!r}: weight and mirror are % of 0 to 100")
-        _require(
-            (self.weight > 0) != (self.mirror > 0),
-            f"canary step {self.name!r}: give it either a weight (live traffic) or a mirror (shadow), not both and not none",
-        )
-        _require(self.bake > timedelta(0), f"canary step {self.name!r}: bake must be longer than nothing, e.g. '24h'")
-        _require(self.min_requests > 0, f"canary step {self.name!r}: min_requests must be at least 1; no data is never a pass")
-
-
-@dataclass(frozen=True)
-class Guardrails:
-    """What the challenger must not do, beside the champion at the same time.
-
-    Args:
-        max_error_rate: the most errors of its own, as a share; the only limit for a first release.
-        max_error_increase: the most its error share may be above the champion's.
-        max_latency_ratio: the most its latency quantile may be, as a multiple of the champion's.
-        latency_quantile: which quantile, e.g. 0.95.
-        latency_floor_ms: below this a ratio says nothing.
-        max_score_psi: the most its score distribution may differ from the champion's.
-    """
-
-    max_error_rate: float = 0.05
-    max_error_increase: float = 0.01
-    max_latency_ratio: float = 2.0
-    latency_quantile: float = 0.95
-    latency_floor_ms: float = 20.0
-    max_score_psi: float = 0.2
-
-    def __post_init__(self) -> None:
-        _require(
-            0 <= self.max_error_rate <= 1, f"guardrails.max_error_rate: got {self.max_error_rate}, expected a share of 0 to 1, e.g. 0.05"
-        )
-        _require(
-            0 <= self.max_error_increase <= 1,
-            f"guardrails.max_error_increase: got {self.max_error_increase}, expected a share of 0 to 1, e.g. 0.01",
-        )
-        _require(self.max_latency_ratio > 0, f"guardrails.max_latency_ratio: got {self.max_latency_ratio}, expected a multiple, e.g. 2.0")
-        _require(
-            0 < self.latency_quantile < 1, f"guardrails.latency_quantile: got {self.latency_quantile}, expected between 0 and 1, e.g. 0.95"
-        )
-        _require(self.latency_floor_ms >= 0, f"guardrails.latency_floor_ms: got {self.latency_floor_ms}, expected milliseconds from 0 up")
-        _require(self.max_score_psi > 0, f"guardrails.max_score_psi: got {self.max_score_psi}, expected a PSI above 0, e.g. 0.2")
-
-
-@dataclass(frozen=True)
-class Canary:
-    """The way of a release into production. After the last step comes promotion, which is 100 %."""
-
-    steps: tuple[Step, ...]
-    deadline: timedelta
-    first_bake: timedelta
-    guardrails: Guardrails = field(default_factory=Guardrails)
-    warm_for: timedelta = timedelta(hours=1)
-
-    def __post_init__(self) -> None:
-        _require(len(self.steps) > 0, "canary.steps: at least one step, e.g. {name: canary-5, weight: 5, bake: 24h}")
-        weights = [step.weight for step in self.steps]
-        _require(weights == sorted(weights), f"canary.steps: weights must not fall, got {weights}: order the steps")
-        _require(all(weight <= 50 for weight in weights), "canary.steps: weights up to 50; what follows the last step is promotion")
-        names = [step.name for step in self.steps]
-        _require(len(set(names)) == len(names), f"canary.steps: names must differ, got {names}")
-        _require(self.first_bake > timedelta(0), "canary.first_bake: must be longer than nothing, e.g. '24h'")
-        _require(self.warm_for >= timedelta(0), "canary.warm_for: a time to keep the release before, not a negative one")
-        longest = max(max(step.bake for step in self.steps), self.first_bake)
-        _require(
-            self.deadline > longest,
-            f"canary.deadline: {self.deadline} is not longer than the longest bake {longest}: every release would be rolled back",
-        )
-
-    def at_pace(self, pace: float) -> "Canary":
-        """The same plan with all durations divided by ``pace``: at 3600, an hour takes a second."""
-        return replace(
-            self,
-            steps=tuple(replace(step, bake=step.bake / pace) for step in self.steps),
-            deadline=self.deadline / pace,
-            first_bake=self.first_bake / pace,
-            warm_for=self.warm_for / pace,
-        )
 
 
 @dataclass(frozen=True)

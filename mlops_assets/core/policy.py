@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import IllegalChange
-from mlops_assets.core.model_spec import Step
 
 CandidateState = Literal["registered", "staging", "waiting"]
 Action = Literal["register", "stage", "accept", "refuse", "begin", "advance", "abort", "promote", "rollback", "pause", "resume"]

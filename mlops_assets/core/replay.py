@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mlops_assets.core.canary import Decision, decide
+from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.evidence import Observation
-from mlops_assets.core.model_spec import Canary
 from mlops_assets.core.policy import Challenger, Policy
 
 

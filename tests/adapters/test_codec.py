@@ -16,9 +16,9 @@ from mlops_assets.adapters.codec import (
     encode_policy,
 )
 from mlops_assets.core.canary import Decision, Move
+from mlops_assets.core.canary_spec import Canary, Guardrails, Step
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.evidence import GatewaySample, Observation, Traffic
-from mlops_assets.core.model_spec import Canary, Guardrails, Step
+from mlops_assets.core.evidence import Expected, Flips, GatewaySample, Labelled, Observation, Traffic
 from mlops_assets.core.policy import Author, Candidate, Challenger, Change, Mirror, Policy
 from mlops_assets.core.replay import Evidence
 from mlops_assets.core.verdict import Outcome, Verdict
@@ -58,7 +58,18 @@ def test_any_names_and_times_come_back_equal(weights, champions, time):
 
 def test_an_observation_comes_back_equal():
     sample = GatewaySample("local", "2026-11-23", {"v1": Traffic(10, 1, tuple(range(22)))})
-    seen = Observation(NOW, NOW, {"v1": Traffic(3, 0)}, {"v1": (1, 2, 3)}, {"local": sample}, "position")
+    seen = Observation(
+        NOW,
+        NOW,
+        {"v1": Traffic(3, 0)},
+        {"v1": Expected(0.1, (1 / 3, 2.0))},
+        {"v1": (1, 2, 3)},
+        {"v1": (-1, 1)},
+        {"v2": Flips(4, 1)},
+        {"v2": Labelled(4, 0.3)},
+        {"local": sample},
+        "position",
+    )
     assert decode_observation(encode_observation(seen), "o") == seen
 
 

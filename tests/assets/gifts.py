@@ -17,7 +17,8 @@ from mlops_assets.adapters.memory_deployments import Predictor, SignedPredictor,
 from mlops_assets.assets import keys
 from mlops_assets.components.attributes import ModelAttributes, build
 from mlops_assets.core import policy as policies
-from mlops_assets.core.model_spec import ModelSpec, Step
+from mlops_assets.core.canary_spec import Guardrails, Step
+from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import ObjectStore
 from mlops_assets.reconcile import STAGE_TAG, differences, reconcile, wanted_aliases
 from mlops_assets.records import NOUNS, records_of
@@ -35,6 +36,10 @@ STEPS = (
     Step("canary-25", 6 * HOUR, weight=25, min_requests=100),
     Step("canary-50", 8 * HOUR, weight=50, min_requests=100),
 )
+
+
+GUARDRAILS = Guardrails(max_error_rate=0.15, max_error_increase=0.15, latency_quantile=0.85, max_score_shift=0.5)
+"""So wide that the 50 requests of canary-5 can show that nothing is beyond."""
 
 
 def train(features: pd.DataFrame, label: np.ndarray, *, seed: int, behave: str = "well", **hyperparameters: Any):
@@ -182,7 +187,7 @@ def gifts(root: Path) -> Gifts:
         training=replace(spec.training, trainer="tests.assets.gifts:train", window=6 * day, min_rows=500),
         holdout=replace(spec.holdout, window=4 * day),
         gates=replace(spec.gates, margin=0.05),
-        canary=replace(spec.canary, steps=STEPS, first_bake=2 * HOUR, deadline=24 * HOUR),
+        canary=replace(spec.canary, steps=STEPS, guardrails=GUARDRAILS, first_bake=2 * HOUR, deadline=24 * HOUR),
         drift=replace(spec.drift, every=1000 * day),
         retrain=replace(spec.retrain, first_after=6 * day, after_days=2, on_drift_above=None),
     )

@@ -117,7 +117,7 @@ def test_scores_that_shift_abort_a_release_before_it_has_had_any_traffic(shop: G
     shop.serve(world)
     world.settle()
     assert steps(world, "v2")[-1] == ("abort", "shadow")
-    assert "PSI" in why(world, "v2")
+    assert "Kolmogorov-Smirnov" in why(world, "v2")
     assert_settled(world)
 
 

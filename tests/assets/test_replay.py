@@ -90,7 +90,7 @@ def test_what_a_policy_file_does_not_name_stays_as_it_was(lived: World, tmp_path
 
 def test_a_stricter_guardrail_would_have_stopped_what_was_promoted(lived: World, tmp_path: Path) -> None:
     file = tmp_path / "strict.yaml"
-    file.write_text("canary: {guardrails: {max_score_psi: 1.0e-9}}")
+    file.write_text("canary: {guardrails: {max_score_shift: 1.0e-6}}")
     life = replay_release(lived.platform, NAME, "v2", overlay_of(file))
     assert not any(one.same for one in life)
     assert Move.PROMOTE not in {one.now.move for one in life}
@@ -208,7 +208,7 @@ def test_the_command_ends_with_one_only_where_this_program_decides_otherwise(
     if changed:
         monkeypatch.setattr("mlops_assets.replay.replay", lambda evidence, plan: replace(replay(evidence, plan), reason="other"))
     file = tmp_path / "policy.yaml"
-    file.write_text("canary: {guardrails: {max_score_psi: 1.0e-9}}")
+    file.write_text("canary: {guardrails: {max_score_shift: 1.0e-6}}")
     assert CliRunner().invoke(cli.app, ["replay", NAME, "--release", "v2"]).exit_code == code
     assert CliRunner().invoke(cli.app, ["replay", NAME, "--release", "v2", "--policy", str(file)]).exit_code == 0
     unknown = CliRunner().invoke(cli.app, ["replay", NAME, "--release", "v9"])

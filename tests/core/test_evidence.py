@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, SCORE_BINS, GatewaySample, Observation, Traffic, begin, observe
+from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, SCORE_BINS, GatewaySample, Logged, Observation, Traffic, begin, observe
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BUCKETS = len(LATENCY_BOUNDS_MS) + 1
@@ -22,7 +22,7 @@ def sample(gateway: str = "a", epoch: str = "1", **releases: int) -> GatewaySamp
 def looked(start: list[GatewaySample], *looks: list[GatewaySample]) -> Observation:
     seen = begin(start, "", START)
     for minutes, samples in enumerate(looks, 1):
-        seen = observe(seen, samples, {}, f"position {minutes}", START + timedelta(minutes=minutes))
+        seen = observe(seen, samples, Logged(f"position {minutes}"), START + timedelta(minutes=minutes))
     return seen
 
 
@@ -91,14 +91,15 @@ def test_scores_add_up_and_the_position_in_the_log_moves_on():
     seen = begin([], "p0", START)
     assert seen.log_position == "p0"
     for position in ("p1", "p2"):
-        seen = observe(seen, [], {"v2": counts}, position, START + timedelta(minutes=5))
+        seen = observe(seen, [], Logged(position, {"v2": counts}), START + timedelta(minutes=5))
     assert seen.scores == {"v2": tuple(2 * count for count in counts)}
     assert (seen.since, seen.until, seen.log_position) == (START, START + timedelta(minutes=5), "p2")
 
 
 def test_scores_in_other_bins_are_refused():
+    seen = observe(begin([], "", START), [], Logged("", {"v2": (0,) * SCORE_BINS}), START)
     with pytest.raises(ValueError, match="shorter"):
-        observe(begin([], "", START), [], {"v2": (1, 2)}, "", START)
+        observe(seen, [], Logged("", {"v2": (1, 2)}), START)
 
 
 def test_no_requests_have_no_rate_and_no_quantile():

@@ -2,9 +2,9 @@ from datetime import date, timedelta
 
 import pytest
 
+from mlops_assets.core.canary_spec import Canary, Guardrails, Step
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.model_spec import (
-    Canary,
     Column,
     Data,
     Dataset,
@@ -12,13 +12,11 @@ from mlops_assets.core.model_spec import (
     Feature,
     Features,
     Gates,
-    Guardrails,
     Holdout,
     Label,
     ModelSpec,
     Retrain,
     Slice,
-    Step,
     Training,
 )
 
@@ -112,7 +110,15 @@ CONTRADICTIONS = [
     (lambda: Guardrails(max_latency_ratio=0), "guardrails.max_latency_ratio: got 0"),
     (lambda: Guardrails(latency_quantile=95), "guardrails.latency_quantile: got 95, expected between 0 and 1"),
     (lambda: Guardrails(latency_floor_ms=-1), "guardrails.latency_floor_ms: got -1"),
-    (lambda: Guardrails(max_score_psi=0), "guardrails.max_score_psi: got 0"),
+    (lambda: Guardrails(max_error_increase=0), "guardrails.max_error_increase: got 0, expected a share above 0"),
+    (lambda: Guardrails(max_score_shift=0), "guardrails.max_score_shift: got 0"),
+    (lambda: Guardrails(max_flips=2), "guardrails.max_flips: got 2"),
+    (lambda: Guardrails(max_brier_increase=0), "guardrails.max_brier_increase: got 0"),
+    (lambda: Guardrails(latency_budget_ms=90), "latency_budget_ms: got 90, expected a bound of the latency buckets: 1, 2, 3, 5, 7.5"),
+    (lambda: Guardrails(max_share_mismatch=0), "guardrails.max_share_mismatch: got 0"),
+    (lambda: Guardrails(unit_correlation=2), "guardrails.unit_correlation: got 2"),
+    (lambda: Guardrails(alpha=0), "guardrails.alpha: got 0"),
+    (lambda: Guardrails(beta=0.5), "guardrails.beta: got 0.5"),
     (lambda: Canary((), DAY, HOUR), "canary.steps: at least one step"),
     (lambda: canary(Step("a", HOUR, weight=25), Step("b", HOUR, weight=5)), r"weights must not fall, got \[25, 5\]"),
     (lambda: canary(Step("a", HOUR, weight=5), Step("b", HOUR, mirror=100)), "weights must not fall"),

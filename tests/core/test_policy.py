@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mlops_assets.core import policy as policies
+from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import IllegalChange
-from mlops_assets.core.model_spec import Step
 from mlops_assets.core.policy import Author, Policy, describe, next_waiting, stage_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
