@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.core.certificate import certificate
 from mlops_assets.core.comparison import delong
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.gates import certificate, evaluate
-from mlops_assets.core.model_spec import Gates, Slice
+from mlops_assets.core.gate_spec import Gates, Slice
+from mlops_assets.core.gates import Scored, evaluate
 from mlops_assets.core.verdict import Outcome
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -23,7 +24,7 @@ def scored(rows: int = 4000, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def judge(policy, challenger, champion, label, gates=GATES, slices=None, min_positives=50):
-    return evaluate(gates, policy, label, challenger, champion, slices or {}, min_positives)
+    return evaluate(gates, policy, Scored(label, challenger, champion, slices or {}), min_positives)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_a_small_holdout_leaves_a_small_uplift_open_unless_the_observed_is_enoug
     generator = np.random.default_rng(5)
     challenger, champion = good, good + 0.35 * generator.normal(size=400)
     gates = Gates(floor=0.6, min_uplift=0.002, margin=0.0)
-    seen = delong(label, challenger, champion)
+    seen = delong(label, challenger, champion, 0.9)
     assert seen.lower < 0 < 0.002 < seen.uplift < seen.upper
     assert judge(policy, challenger, champion, label, gates).outcome is outcome
 
@@ -67,7 +68,7 @@ def test_a_verdict_follows_from_the_interval_and_the_border(seed, policy, border
     gates = Gates(floor=0.0, min_uplift=border, margin=border)
     result = judge(policy, good, champion, label, gates)
     limit = border if policy == "improve" else -border
-    seen = delong(label, good, champion, gates.confidence)
+    seen = delong(label, good, champion, 1 - 2 * gates.alpha)
     expected = PASS if seen.lower >= limit - 1e-12 else FAIL if seen.upper < limit else OPEN
     assert result.verdicts[-1].outcome is expected
     assert (result.needed_positives is not None) == (expected is OPEN)
@@ -76,14 +77,15 @@ def test_a_verdict_follows_from_the_interval_and_the_border(seed, policy, border
 def test_as_many_positives_as_it_names_would_decide():
     label, good, _ = scored(400)
     champion = good + 0.5 * np.random.default_rng(5).normal(size=400)
-    few = judge("improve", good, champion, label)
+    gates = Gates(floor=0.6, min_uplift=0.005, target_uplift=0.2)
+    few = judge("improve", good, champion, label, gates)
     assert few.outcome is OPEN
     # The same rows k times over have the same AUCs and a standard error that is about sqrt(k) smaller.
     enough = int(np.ceil(few.needed_positives / label.sum())) + 1
-    assert judge("improve", np.tile(good, enough), np.tile(champion, enough), np.tile(label, enough)).outcome is PASS
+    assert judge("improve", np.tile(good, enough), np.tile(champion, enough), np.tile(label, enough), gates).outcome is PASS
     short = enough // 2
     assert short >= 1
-    assert judge("improve", np.tile(good, short), np.tile(champion, short), np.tile(label, short)).outcome is OPEN
+    assert judge("improve", np.tile(good, short), np.tile(champion, short), np.tile(label, short), gates).outcome is OPEN
 
 
 def test_a_release_below_the_floor_fails_however_bad_its_champion_is():
