@@ -10,8 +10,8 @@ from mlops_assets.core.errors import BadData
 from mlops_assets.core.gate_spec import Costs, MetricName
 from mlops_assets.core.metrics import HIGHER_IS_BETTER, Statistic, statistic
 
-MIN_BLOCKS = 5
-"""With fewer blocks no interval is worth its name."""
+MIN_BLOCKS = 20
+"""With fewer blocks no interval is worth its name: with ten, one of 95 % covers 93.5 % (average precision) to 95 %."""
 
 
 class TooFew(BadData):
@@ -123,7 +123,7 @@ def estimated_auc(label: np.ndarray, score: np.ndarray, blocks: np.ndarray | Non
     """An AUC with its standard error, of independent rows (DeLong et al. 1988) or of independent blocks (Obuchowski 1997).
 
     Raises:
-        BadData: as :func:`auc`, and if a class has fewer than two rows, or there are fewer than five blocks.
+        BadData: as :func:`auc`, and if a class has fewer than two rows, or there are fewer than 20 blocks.
     """
     seen = statistic("auc", label, score)
     error, degrees = standard_error(np.asarray(label), seen.influence, blocks)
@@ -143,7 +143,7 @@ def delong(
             then of whole blocks, the interval Student's with one degree of freedom less than there are blocks.
 
     Raises:
-        BadData: as :func:`auc`, and if a class has fewer than two rows, or there are fewer than five blocks.
+        BadData: as :func:`auc`, and if a class has fewer than two rows, or there are fewer than 20 blocks.
         ValueError: if ``confidence`` is not between 0 and 1.
 
     Two models that rank all rows alike differ by nothing, without error.
@@ -156,8 +156,22 @@ def delong(
     Source: DeLong, DeLong and Clarke-Pearson, *Biometrics* 44, 1988; by midranks as in Sun and Xu, *IEEE Signal Processing
     Letters* 21, 2014; blocks as in Obuchowski, *Biometrics* 53, 1997, with one correction, G / (G - 1), for G blocks.
     """
+    return linearized(paired("auc", label, challenger, champion), confidence, blocks)
+
+
+def linearized(pair: Paired, confidence: float = 0.95, blocks: np.ndarray | None = None) -> Comparison:
+    """The interval of a metric's uplift from the influence values of the rows (infinitesimal jackknife), which of AUCs is DeLong's.
+
+    Parameters and errors as of :func:`delong`.
+
+    >>> label = np.arange(8) % 2
+    >>> pair = paired("brier", label, challenger=np.where(label == 1, 0.8, 0.2), champion=np.full(8, 0.5))
+    >>> round(linearized(pair).uplift, 4)  # 0.25 - 0.04
+    0.21
+
+    Source: Jaeckel 1972 and Efron, *The Jackknife, the Bootstrap and Other Resampling Plans*, 1982, chapter 6.
+    """
     check_confidence(confidence)
-    pair = paired("auc", label, challenger, champion)
     error, degrees = standard_error(pair.label, pair.influence, blocks)
     half = Estimate(pair.uplift, error, degrees).quantile(0.5 + confidence / 2) * error
     return compared(pair, error, pair.uplift - half, pair.uplift + half, None if degrees is None else degrees + 1)
@@ -178,7 +192,7 @@ def standard_error(label: np.ndarray, influence: np.ndarray, blocks: np.ndarray 
     """Of a statistic, by its influence values: of rows that are drawn within their class, or of whole blocks; with degrees of freedom.
 
     Raises:
-        BadData: if a class has fewer than two rows, or there are fewer than five blocks.
+        BadData: if a class has fewer than two rows, or there are fewer than 20 blocks.
     """
     if blocks is not None:
         sums = by_block(influence, blocks)[0]

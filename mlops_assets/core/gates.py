@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from mlops_assets.core.bootstrap import bootstrap
-from mlops_assets.core.comparison import Comparison, Estimate, TooFew, delong, paired
+from mlops_assets.core.comparison import Comparison, Estimate, TooFew, linearized, paired
 from mlops_assets.core.floors import Footprint, budgets, calibration, floor, slice_floors, smaller_class
 from mlops_assets.core.gate_spec import GatePolicy, Gates, MetricName
 from mlops_assets.core.ledger import Turn
@@ -126,12 +126,16 @@ def _beside_champion(
 
 
 def compare(gates: Gates, scored: Scored, champion: np.ndarray, alpha: float) -> Comparison:
-    """Challenger against champion by ``gates.metric``; each bound of the interval is wrong with probability ``alpha``."""
+    """Challenger against champion by ``gates.metric``; each bound of the interval is wrong with probability ``alpha``.
+
+    The bootstrap where it covers best: mean losses and average precision, of independent rows. AUCs have DeLong's interval, the
+    calibration error and every metric of dependent rows the linearized one (``bench/gate.py`` compares them).
+    """
     confidence = 1 - 2 * alpha
-    if gates.metric == "auc":
-        return delong(scored.label, scored.challenger, champion, confidence, scored.blocks)
     pair = paired(gates.metric, scored.label, scored.challenger, champion, scored.threshold, gates.costs)
-    return bootstrap(pair, confidence, scored.blocks)
+    if gates.metric in ("auc", "ece") or scored.blocks is not None:
+        return linearized(pair, confidence, scored.blocks)
+    return bootstrap(pair, confidence)
 
 
 def power(gates: Gates, policy: GatePolicy, seen: Comparison) -> float | None:
