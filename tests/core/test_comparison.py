@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, mannwhitneyu
 from sklearn.metrics import roc_auc_score
+from statsmodels.regression.linear_model import OLS
 
-from mlops_assets.core.comparison import Comparison, auc, delong, estimated_auc
+from mlops_assets.core.comparison import Comparison, auc, delong, estimated_auc, linearized, paired
 from mlops_assets.core.errors import BadData
 
 Z95 = 1.959963984540054
@@ -127,6 +128,39 @@ def test_the_interval_covers_the_true_uplift_as_often_as_it_says():
     # 0.95 up to the simulation's own error (1 in 10,000), and 1 % for the normal approximation at 80 positives.
     low, high = binom.ppf(0.0001, runs, 0.94), binom.ppf(0.9999, runs, 0.96)
     assert low <= hits <= high
+
+
+def test_whole_days_have_the_error_that_statsmodels_gives_clusters():
+    generator = np.random.default_rng(2)
+    day = generator.integers(0, 25, 500)
+    label, (ours, theirs) = generator.integers(0, 2, 500), generator.random((2, 500))
+    gain = (theirs - label) ** 2 - (ours - label) ** 2
+    reference = OLS(gain, np.ones(500)).fit(cov_type="cluster", cov_kwds={"groups": day}, use_t=True)
+    got = linearized(paired("brier", label, ours, theirs), 0.95, day)
+    assert got.standard_error == pytest.approx(reference.bse[0], rel=1e-9)
+    assert (got.lower, got.upper) == pytest.approx(tuple(reference.conf_int()[0]), abs=1e-9)
+
+
+def test_days_of_one_row_are_nearly_what_independent_rows_are():
+    generator = np.random.default_rng(3)
+    label, scores = generator.integers(0, 2, 4000), generator.normal(size=(2, 4000))
+    alone, each = delong(label, *scores), delong(label, *scores, blocks=np.arange(4000))
+    assert each.standard_error == pytest.approx(alone.standard_error, rel=0.002)
+    assert (each.lower, each.upper) == pytest.approx((alone.lower, alone.upper), abs=1e-4)
+
+
+def test_rows_that_come_ten_times_tell_no_more_than_once():
+    generator = np.random.default_rng(4)
+    label, scores = generator.integers(0, 2, 300), generator.normal(size=(2, 300))
+    once = delong(label, *scores, blocks=np.arange(300))
+    often = delong(np.repeat(label, 10), *np.repeat(scores, 10, axis=1), blocks=np.repeat(np.arange(300), 10))
+    assert (often.uplift, often.standard_error) == pytest.approx((once.uplift, once.standard_error), abs=1e-12)
+
+
+@pytest.mark.parametrize(("blocks", "message"), [([1] * 40, "got 1 blocks, expected at least 20"), ([1, 2], "got 2 blocks for 40 rows")])
+def test_too_few_blocks_are_refused(blocks, message):
+    with pytest.raises(BadData, match=message):
+        delong(np.arange(40) % 2, np.arange(40.0), np.arange(40.0), blocks=np.array(blocks))
 
 
 def test_a_model_compared_with_itself_differs_by_nothing_without_error():
