@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-gate clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -42,6 +42,9 @@ lock: install  ## requirements.lock anew from pyproject.toml
 
 bench-fleet: install  ## 1,000 models in one code location
 	$(BIN)/python -m bench.fleet
+
+bench-gate: install  ## how often a gate is wrong: false promotions, coverage of intervals, looks at one holdout
+	$(BIN)/python -m bench.gate
 
 clean:  ## the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -189,8 +189,8 @@ def _needed(gates: Gates, policy: GatePolicy, seen: Comparison) -> tuple[int, st
         needed = _positives(seen, wide / max(hoped - border, 1e-4))
         rows = needed * (seen.positives + seen.negatives) // seen.positives
         return needed, (
-            f"the holdout is too small, it would show a true uplift of {hoped:.4f} only {chance:.0%} of the time; about {needed} positives "
-            f"({rows} rows) would {gates.min_power:.0%} of it"
+            f"the holdout is too small, it shows a true uplift of {hoped:.4f} only {chance:.0%} of the time: for {gates.min_power:.0%} "
+            f"it takes about {needed} positives ({rows} rows)"
         )
     apart = max(abs(seen.uplift - border), 1e-4)
     half = seen.uplift - seen.lower if seen.uplift >= border else seen.upper - seen.uplift
