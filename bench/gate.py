@@ -131,8 +131,9 @@ def false_promotions(pairs: int) -> Iterator[Figure]:
             yield Figure(f"observed, {where}", float(wins.mean()), theory - noise, theory + noise, f"theory {theory:.3f}")
         for border in (UPLIFT, 0.0):
             gates = Gates(floor=0.5, min_uplift=border)
-            wins = promoted("improve", gates, equal_models(binormal, positives, negatives, pairs, 2))
-            limit = gates.alpha + Z99 * math.sqrt(gates.alpha * gates.confidence / pairs)
+            count = 3 * pairs if positives == negatives else pairs
+            wins = promoted("improve", gates, equal_models(binormal, positives, negatives, count, 2))
+            limit = gates.alpha + Z99 * math.sqrt(gates.alpha * gates.confidence / count)
             yield Figure(f"improve by {border}, {positives}/{negatives}", float(wins.mean()), 0, limit, f"alpha {gates.alpha:.2f}")
 
 
@@ -283,9 +284,10 @@ def speed() -> Iterator[Figure]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    """CPU time: on a busy machine what an idle one would have shown."""
+    started = time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def _scipy_brier(label: np.ndarray, challenger: np.ndarray, champion: np.ndarray) -> object:
@@ -310,34 +312,43 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
+PARTS: dict[str, Callable[[int], Iterator[Figure]]] = {
+    "promotions": lambda share: false_promotions(4000 // share),
+    "looks": lambda share: worn_holdouts(2000 // share),
+    "slices": lambda share: slices(2000 // share),
+    "coverage": lambda share: coverage(4000 // share),
+    "speed": lambda share: speed(),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the simulations, and nothing is judged or kept")
-    share = 10 if parser.parse_args().quick else 1
-    started, before = time.perf_counter(), describe_machine()
-    parts = (false_promotions(4000 // share), worn_holdouts(2000 // share), slices(2000 // share), coverage(4000 // share), speed())
-    figures = []
-    for part in parts:
-        figures += list(part)
-        print(f"{time.perf_counter() - started:.0f} s, {len(figures)} figures", flush=True)
-    print(table(figures))
-    if share > 1:
+    parser.add_argument("--quick", action="store_true", help="a tenth of the simulations; nothing is judged or kept")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; the others are kept as they were measured")
+    arguments = parser.parse_args()
+    measured = {name: measure(name, 10 if arguments.quick else 1) for name in arguments.part or PARTS}
+    if arguments.quick:
         return
-    result = {
-        "measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "seconds": round(time.perf_counter() - started),
-        "machine": before | {"load_average_after": [round(value, 1) for value in os.getloadavg()]},
-        "figures": [_as_json(figure) for figure in figures],
-    }
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    if any(figure.is_off for figure in figures):
+    RESULT.write_text(json.dumps({name: part for name in PARTS if (part := (before | measured).get(name))}, indent=2) + "\n")
+    if any(figure["is_off"] for part in measured.values() for figure in part["figures"]):  # type: ignore[attr-defined]
         raise SystemExit(1)
+
+
+def measure(name: str, share: int) -> dict[str, object]:
+    """Run one part, print its table, and describe where and when it was run."""
+    machine, wall, cpu = describe_machine(), time.perf_counter(), time.process_time()
+    figures = list(PARTS[name](share))
+    seconds = {"seconds": round(time.perf_counter() - wall), "cpu_seconds": round(time.process_time() - cpu)}
+    print(f"{name}: {seconds['seconds']} s\n{table(figures)}\n", flush=True)
+    when = {"measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    return when | seconds | {"machine": machine, "figures": [_as_json(figure) for figure in figures]}
 
 
 def _as_json(figure: Figure) -> dict[str, object]:
     ranged = {name: value if math.isfinite(value) else None for name, value in (("low", figure.low), ("high", figure.high))}
-    return asdict(figure) | ranged | {"ratio": figure.ratio}
+    return asdict(figure) | ranged | {"ratio": figure.ratio, "is_off": figure.is_off}
 
 
 if __name__ == "__main__":
