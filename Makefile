@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -48,6 +48,9 @@ bench-experiments: install  ## error rates and coverage of the statistics of exp
 
 bench-canary: install  ## 10,000 simulated rollouts a scenario: ours beside the rules of Kayenta, Flagger and Argo Rollouts
 	$(BIN)/python -m bench.canary
+
+bench-gate: install  ## how often a gate is wrong: false promotions, coverage of intervals, looks at one holdout
+	$(BIN)/python -m bench.gate
 
 clean:  ## the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

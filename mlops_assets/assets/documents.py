@@ -6,7 +6,7 @@ from datetime import datetime
 import dagster as dg
 from pydantic import TypeAdapter
 
-from mlops_assets.core.model_spec import GatePolicy
+from mlops_assets.core.gate_spec import GatePolicy
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import dagster as dg
 
 from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
+from mlops_assets.assets.evaluation import evaluate, gate_verdict
 from mlops_assets.assets.plots import trajectory_plot
 from mlops_assets.assets.training import check_result, matrix_of
-from mlops_assets.core import gates
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move
 from mlops_assets.core.errors import NotReady
@@ -16,7 +16,7 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.parity import compare
 from mlops_assets.core.policy import Author, Change, Policy
 from mlops_assets.core.verdict import Outcome, Verdict
-from mlops_assets.ports import Platform, model_key
+from mlops_assets.ports import Platform
 from mlops_assets.reconcile import converge_traffic, differences, reconcile
 from mlops_assets.records import Record, is_recorded, metadata_of, records_of
 from mlops_assets.rollout import GATE_TAG, advance_canary, begin_canary, change, decide_now, leave, promote
@@ -226,26 +226,6 @@ def _facts_of_production(context: dg.AssetExecutionContext, spec: ModelSpec, pol
     if is_recorded(context.instance, spec, Record("production", None, latest)):
         del facts["generation"]
     return facts
-
-
-def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | None) -> tuple[gates.GateResult, str]:
-    """Judge a release, and the champion if there is one, on the holdout that was frozen for it; with a certificate in markdown."""
-    info = platform.registry.release(spec.name, release)
-    holdout = tables.read_set(platform.objects, spec.name, info.tags["holdout"])
-    matrix, label = matrix_of(spec, holdout), holdout[spec.label.column].to_numpy(dtype=int)
-    challenger_scores = onnx_export.score(platform.objects.get(info.uri), matrix)
-    champion_scores = onnx_export.score(platform.objects.get(model_key(spec.name, champion)), matrix) if champion else None
-    slices = {f"{part.column}={part.value}": (holdout[part.column].astype(str) == part.value).to_numpy() for part in spec.gates.slices}
-    gate = info.tags.get("gate", spec.gates.default)
-    result = gates.evaluate(spec.gates, gate, label, challenger_scores, champion_scores, slices, spec.holdout.min_positives)  # type: ignore[arg-type]
-    return result, gates.certificate(spec.name, release, champion, info.tags["holdout"], result)
-
-
-def gate_verdict(result: gates.GateResult) -> Verdict:
-    """All verdicts of a gate as the one that Dagster's check shows: the first that did not pass, else the last."""
-    shown = next((verdict for verdict in result.verdicts if not verdict.passed), result.verdicts[-1])
-    reason = "; ".join(verdict.reason for verdict in result.verdicts)
-    return Verdict("quality_gate", result.outcome, shown.value, shown.threshold, reason, shown.sample)
 
 
 def smoke_test(platform: Platform, spec: ModelSpec, release: str, digest: str) -> Verdict:

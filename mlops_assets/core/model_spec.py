@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import SpecError
+from mlops_assets.core.gate_spec import GatePolicy, Gates
 
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
-GatePolicy = Literal["improve", "observed", "refresh"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -181,40 +181,6 @@ class Holdout:
     def __post_init__(self) -> None:
         _require(self.window > timedelta(0), "holdout.window: must be longer than nothing, e.g. '7d'")
         _require(self.min_positives > 0, "holdout.min_positives: must be at least 1; no data is never a pass")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A part of the holdout that has a floor of its own: the rows where ``column`` equals ``value``."""
-
-    column: str
-    value: str
-    floor: float
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.floor < 1, f"gates.slices: {self.column}={self.value} has floor {self.floor}, expected an AUC of 0 to 1")
-
-
-@dataclass(frozen=True)
-class Gates:
-    """What a challenger must show on the holdout.
-
-    ``improve``: the lower confidence bound of the AUC uplift is at least ``min_uplift``. ``observed``: the uplift itself
-    is. ``refresh``: the upper bound of the loss is at most ``margin``. ``floor`` is absolute and always asked.
-    """
-
-    floor: float
-    default: GatePolicy = "improve"
-    min_uplift: float = 0.005
-    margin: float = 0.01
-    confidence: float = 0.95
-    slices: tuple[Slice, ...] = ()
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.floor < 1, f"gates.floor: got {self.floor}, expected an AUC of 0 to 1")
-        _require(0.5 < self.confidence < 1, f"gates.confidence: got {self.confidence}, expected between 0.5 and 1, e.g. 0.95")
-        _require(self.min_uplift >= 0, "gates.min_uplift: must not be negative; to allow a loss use policy 'refresh' with a margin")
-        _require(self.margin >= 0, "gates.margin: must not be negative")
 
 
 @dataclass(frozen=True)

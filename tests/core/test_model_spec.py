@@ -4,6 +4,7 @@ import pytest
 
 from mlops_assets.core.canary_spec import Canary, Guardrails, Step
 from mlops_assets.core.errors import SpecError
+from mlops_assets.core.gate_spec import Gates, Slice
 from mlops_assets.core.model_spec import (
     Column,
     Data,
@@ -11,12 +12,10 @@ from mlops_assets.core.model_spec import (
     Drift,
     Feature,
     Features,
-    Gates,
     Holdout,
     Label,
     ModelSpec,
     Retrain,
-    Slice,
     Training,
 )
 

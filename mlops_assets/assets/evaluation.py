@@ -1,0 +1,107 @@
+"""Challenger and champion on the challenger's frozen holdout, within what that holdout may still be asked."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.adapters import tables
+from mlops_assets.adapters.onnx_model import OnnxModel
+from mlops_assets.assets.training import matrix_of
+from mlops_assets.core import gates, ledger
+from mlops_assets.core.certificate import certificate
+from mlops_assets.core.errors import AlreadyExists
+from mlops_assets.core.floors import Footprint
+from mlops_assets.core.gates import GateResult, Scored
+from mlops_assets.core.ledger import Look, Question
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.verdict import Verdict
+from mlops_assets.ports import Platform, ReleaseInfo, model_key
+
+WARM_UP, TIMED = 50, 500
+"""Single-row answers before and within a latency measurement."""
+
+
+def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | None) -> tuple[GateResult, str]:
+    """Judge a release, and the champion if there is one, on the holdout that was frozen for it; with a certificate in markdown."""
+    info = platform.registry.release(spec.name, release)
+    policy, holdout = info.tags.get("gate", spec.gates.default), info.tags["holdout"]
+    scored, footprint = measure(platform, spec, info, champion)
+    if champion is None:
+        result = gates.evaluate(spec.gates, policy, scored, spec.holdout.min_positives, footprint=footprint)  # type: ignore[arg-type]
+        return result, certificate(spec.name, release, None, holdout, result)
+    question = Question(release, champion, policy, spec.gates.metric, spec.gates.border(policy))  # type: ignore[arg-type]
+    result, looks = look(platform, spec, holdout, question, scored, footprint)
+    return result, certificate(spec.name, release, champion, holdout, result, looks)
+
+
+def measure(platform: Platform, spec: ModelSpec, info: ReleaseInfo, champion: str | None) -> tuple[Scored, Footprint]:
+    """Score the holdout, and what the release takes to do so."""
+    rows = tables.read_set(platform.objects, spec.name, info.tags["holdout"])
+    matrix, file = matrix_of(spec, rows), platform.objects.get(info.uri)
+    model = OnnxModel.load(file)
+    beside = OnnxModel.load(platform.objects.get(model_key(spec.name, champion))).score(matrix) if champion else None
+    slices = {f"{part.column}={part.value}": (rows[part.column].astype(str) == part.value).to_numpy() for part in spec.gates.slices}
+    label = rows[spec.label.column].to_numpy(dtype=int)
+    scored = Scored(label, model.score(matrix), beside, slices, blocks_of(spec, rows), spec.label.decision_threshold)
+    latencies = one_row_latencies(model, matrix) if spec.gates.max_latency_ms is not None else None
+    return scored, Footprint(len(file), latencies)
+
+
+def blocks_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray | None:
+    """Which rows depend on each other, as ``gates.blocks`` says."""
+    if spec.gates.blocks == "day":
+        return rows["event_timestamp"].dt.floor("D").to_numpy()
+    return rows[spec.features.unit].astype(str).to_numpy() if spec.gates.blocks == "unit" else None
+
+
+def one_row_latencies(model: OnnxModel, matrix: np.ndarray) -> np.ndarray:
+    """Milliseconds of answers to one row each, once the model is warm."""
+    found = []
+    for number in range(WARM_UP + TIMED):
+        row = matrix[number % len(matrix)][None, :]
+        started = time.perf_counter()
+        model.score(row)
+        found.append(1e3 * (time.perf_counter() - started))
+    return np.array(found[WARM_UP:])
+
+
+def look(
+    platform: Platform, spec: ModelSpec, holdout: str, question: Question, scored: Scored, footprint: Footprint
+) -> tuple[GateResult, tuple[Look, ...]]:
+    """Ask the holdout, and enter it in its ledger: once, however often it is repeated. With all looks at this holdout."""
+    while True:
+        looks = looks_at(platform, spec.name, holdout)
+        turn = ledger.turn(looks, question, spec.gates)
+        result = gates.evaluate(spec.gates, question.policy, scored, spec.holdout.min_positives, turn, footprint)
+        if turn.earlier is not None or result.against_champion is None:
+            return result, looks
+        taken = Look(turn.number, question, turn.alpha, result.against_champion.outcome)
+        try:
+            platform.objects.create(look_key(spec.name, holdout, turn.number), json.dumps(taken.to_dict(), sort_keys=True).encode())
+        except AlreadyExists:  # another challenger took this look at the same time: ours is the next, and dearer
+            continue
+        return result, (*looks, taken)
+
+
+def looks_at(platform: Platform, model: str, holdout: str) -> tuple[Look, ...]:
+    """The ledger of a holdout, in the order of its looks."""
+    found = platform.objects.list(f"evidence/{model}/holdouts/{holdout}/")
+    return tuple(Look.from_dict(json.loads(platform.objects.get(info.key))) for info in found)
+
+
+def look_key(model: str, holdout: str, number: int) -> str:
+    """Where a look is kept, never to be overwritten.
+
+    >>> look_key("fraud-detector", "9f86d0", 2)
+    'evidence/fraud-detector/holdouts/9f86d0/0002.json'
+    """
+    return f"evidence/{model}/holdouts/{holdout}/{number:04}.json"
+
+
+def gate_verdict(result: GateResult) -> Verdict:
+    """All verdicts of a gate as the one that Dagster's check shows: the first that did not pass, else the last."""
+    shown = next((verdict for verdict in result.verdicts if not verdict.passed), result.verdicts[-1])
+    reason = "; ".join(verdict.reason for verdict in result.verdicts)
+    return Verdict("quality_gate", result.outcome, shown.value, shown.threshold, reason, shown.sample)
