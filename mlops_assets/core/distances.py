@@ -97,11 +97,14 @@ def psi(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def kl(p: np.ndarray, q: np.ndarray) -> float:
     """Kullback-Leibler divergence of the baseline's shares ``p`` from the present ``q``, shape (bins,): sum of p ln(p / q).
 
+    Shares that do not sum up to 1 are scaled to it, as scipy does.
+
     Source: Kullback and Leibler, *Annals of Mathematical Statistics* 22, 1951. 0.5 ln(0.5/0.9) + 0.5 ln(0.5/0.1) = 0.511:
 
     >>> round(kl(np.array([0.5, 0.5]), np.array([0.9, 0.1])), 3)
     0.511
     """
+    p, q = p / p.sum(), q / q.sum()
     return float(np.sum(p * np.log(p / q)))
 
 
@@ -168,7 +171,7 @@ def kolmogorov_smirnov(base: ColumnProfile, now: ColumnProfile) -> TestResult | 
         return None
     statistic = float(np.max(np.abs(steps.before - steps.after)))
     n, m = base.moments.count, now.moments.count
-    return TestResult(statistic, float(np.clip(kstwo.sf(statistic, np.round(n * m / (n + m))), 0, 1)))
+    return TestResult(statistic, float(np.clip(kstwo.sf(statistic, max(round(n * m / (n + m)), 1)), 0, 1)))
 
 
 @dataclass(frozen=True)
