@@ -10,7 +10,7 @@ import pandas as pd
 from mlops_assets.assets import keys
 from mlops_assets.assets.training import SCORE, baseline_key, nullable
 from mlops_assets.core.baseline import Baseline
-from mlops_assets.core.distances import DEFINITION, Distances, measure
+from mlops_assets.core.distances import DEFINITION, Distances, Tests, examine, measure
 from mlops_assets.core.drift import judge, summarize
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.model_spec import ModelSpec
@@ -118,6 +118,7 @@ class Ranked:
 
     verdict: Verdict
     distances: Distances
+    tests: Tests
     importance: float | None
 
     @property
@@ -128,7 +129,10 @@ class Ranked:
 def rank(base: Baseline, current: Profile, verdicts: tuple[Verdict, ...]) -> tuple[Ranked, ...]:
     """The columns in the order of how much their drift matters; those of equal weight, as the score, by their PSI."""
     pairs = {before.name: (before, now) for before, now in zip(base.profile.columns, current.columns, strict=True)}
-    found = [Ranked(verdict, measure(*pairs[verdict.name]), base.importance.get(verdict.name)) for verdict in verdicts]
+    found = [
+        Ranked(verdict, measure(*pairs[verdict.name]), examine(*pairs[verdict.name]), base.importance.get(verdict.name))
+        for verdict in verdicts
+    ]
     return tuple(sorted(found, key=lambda entry: (-entry.matters, -(entry.verdict.value or 0.0))))
 
 
@@ -172,7 +176,7 @@ def _table(ranked: tuple[Ranked, ...]) -> dg.TableMetadataValue:
         "limit": "float",
         "importance": "float",
         "matters": "float",
-        **dict.fromkeys((field.name for field in fields(Distances) if field.name != "psi"), "float"),
+        **dict.fromkeys((field.name for field in (*fields(Distances), *fields(Tests)) if field.name != "psi"), "float"),
         "rows": "int",
     }
     rows = [
@@ -183,6 +187,7 @@ def _table(ranked: tuple[Ranked, ...]) -> dg.TableMetadataValue:
             "importance": entry.importance,
             "matters": entry.matters,
             **asdict(entry.distances),
+            **asdict(entry.tests),
             "rows": entry.verdict.sample,
         }
         for entry in ranked

@@ -30,8 +30,6 @@ class Distances:
         jensen_shannon: the distance, which is the square root of the divergence: 0 to 0.833.
         wasserstein: in the column's own unit.
         wasserstein_normed: in standard deviations of the baseline; None if that is constant.
-        chi_square_p: of the two-sample chi-square test on independent rows.
-        ks_p: of the two-sample Kolmogorov-Smirnov test on independent rows.
     """
 
     psi: float | None = None
@@ -39,6 +37,12 @@ class Distances:
     jensen_shannon: float | None = None
     wasserstein: float | None = None
     wasserstein_normed: float | None = None
+
+
+@dataclass(frozen=True)
+class Tests:
+    """How often rows that are independent, and of one distribution, differ by as much; what cannot be tested is None."""
+
     chi_square_p: float | None = None
     ks_p: float | None = None
 
@@ -50,16 +54,21 @@ def measure(base: ColumnProfile, now: ColumnProfile) -> Distances:
     before, after = used(binned(base), binned(now))
     p, q = smoothed(before), smoothed(after)
     moved, spread = wasserstein(base, now), base.moments.deviation
-    ks = kolmogorov_smirnov(base, now)
     return Distances(
         psi=float(psi(p, q)),
         kl=kl(p, q),
         jensen_shannon=jensen_shannon(before / before.sum(), after / after.sum()),
         wasserstein=moved,
         wasserstein_normed=moved / spread if moved is not None and spread else None,
-        chi_square_p=chi_square(before, after).p_value,
-        ks_p=ks.p_value if ks else None,
     )
+
+
+def examine(base: ColumnProfile, now: ColumnProfile) -> Tests:
+    """Both tests of two profiles of one column, counted over the same bins. They take ten times as long as the distances."""
+    if base.rows == 0 or now.rows == 0:
+        return Tests()
+    ks = kolmogorov_smirnov(base, now)
+    return Tests(chi_square(*used(binned(base), binned(now))).p_value, ks.p_value if ks else None)
 
 
 def binned(column: ColumnProfile) -> np.ndarray:
