@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,12 +51,11 @@ def _numbers(values: pa.Array, feature: Feature, path: Path) -> np.ndarray:
         import pyarrow.compute as pc
 
         places = pc.index_in(values.cast(pa.string()), value_set=pa.array(feature.categories, pa.string()))
-        return _plain(places.fill_null(-1))
-    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
+        return np.asarray(places.fill_null(-1).to_numpy(), dtype=np.float32)
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    if pa.types.is_integer(values.type):
+        values = values.cast(pa.float64(), safe=False)
+    if not pa.types.is_floating(values.type):
         raise BadData(f"{path}: column {feature.name!r} holds {values.type}, expected numbers")
-    return _plain(values.cast(pa.float32()) if pa.types.is_boolean(values.type) else values)
-
-
-def _plain(values: Any) -> np.ndarray:
-    """As numpy has it: nulls are NaN."""
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32)
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32)  # nulls are NaN

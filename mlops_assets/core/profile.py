@@ -240,13 +240,15 @@ def _frozen(name: str, column: np.ndarray) -> ColumnProfile:
 
 def _moments(values: np.ndarray, distance: np.ndarray, centre: float) -> Moments:
     """Of the values whose distance is finite. Deviations are taken from the centre, so that squares of large values do not cancel."""
-    low, high = distance.min(), distance.max()
-    if not (np.isfinite(low) and np.isfinite(high)):  # min and max of anything with a NaN are NaN
+    low, high = values.min(), values.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite([low - np.float32(centre), high - np.float32(centre)]).all()
+    if not finite:  # the least and the largest of anything with a NaN are NaN
         values = values[np.isfinite(distance)]
         if not len(values):
             return Moments()
+        low, high = values.min(), values.max()
     exact = values.astype(np.float64)
-    low, high = values.min(), values.max()
     exact -= centre
     offset = float(exact.mean())
     squares = max(float(np.einsum("i,i->", exact, exact)) - len(exact) * offset * offset, 0.0)
