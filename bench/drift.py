@@ -23,7 +23,7 @@ import numpy as np
 from mlops_assets.core.model_spec import Feature
 
 RESULT = Path(__file__).parent / "results" / "drift.json"
-COLUMNS, GROUP = 20, 1 << 18
+COLUMNS, GROUP = 20, 1 << 20
 EVIDENTLY_ROWS = 100_000
 CELLS_A_SECOND, TIMES_EVIDENTLY, PEAK_MB = 50.0, 50.0, 300.0
 NAMES = [f"x{number}" for number in range(COLUMNS)]
