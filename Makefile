@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-drift clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -42,6 +42,9 @@ lock: install  ## requirements.lock anew from pyproject.toml
 
 bench-fleet: install  ## 1,000 models in one code location
 	$(BIN)/python -m bench.fleet
+
+bench-drift: install  ## drift of Parquet files beside Evidently and DuckDB, and false alarms by policy
+	$(BIN)/python -m bench.drift
 
 clean:  ## the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

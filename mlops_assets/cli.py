@@ -6,6 +6,7 @@ Imports are late on purpose: ``mlops rollback`` must act within a second, with D
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from mlops_assets.core.errors import MlopsError, NotFound
 from mlops_assets.core.policy import Author, describe
 
 if TYPE_CHECKING:
+    from mlops_assets.core.model_spec import ModelSpec
     from mlops_assets.operations import Operator
 
 app = typer.Typer(
@@ -59,6 +61,24 @@ def status() -> None:
 
 
 @app.command()
+def drift(
+    model: Model, file: Annotated[Path, typer.Argument(help="A Parquet file with a column for each feature.", exists=True, dir_okay=False)]
+) -> None:
+    """Hold the rows of a file against the champion's baseline; they count as one window. Exit code 1 if a feature has drifted."""
+    from rich.console import Console
+
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.core.verdict import Outcome
+    from mlops_assets.drift_file import compare, show
+
+    with _told():
+        ranked = compare(local_platform(), _spec(model), file)
+        show(ranked, Console())
+        if any(entry.verdict.outcome is Outcome.FAIL for entry in ranked):
+            raise typer.Exit(1)
+
+
+@app.command()
 def demo(stay: Annotated[bool, typer.Option(help="Stay up until Ctrl-C when the story is over.")] = True) -> None:
     """Play a year of flights: training, canary, a bad release, drift, rollback. Stops the stack at the end."""
     from mlops_assets.demo.play import play
@@ -71,8 +91,6 @@ def demo(stay: Annotated[bool, typer.Option(help="Stay up until Ctrl-C when the 
 @app.command("new-model")
 def new_model(name: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens, e.g. fraud-detector.")]) -> None:
     """Scaffold a model that runs: one defs.yaml, its training code, its features and sample data."""
-    from pathlib import Path
-
     from mlops_assets.scaffold import new_model as scaffold
 
     with _told():
@@ -113,13 +131,17 @@ def abort(model: Model, reason: Reason) -> None:
 @app.command()
 def promote(model: Model, reason: Reason) -> None:
     """Make the challenger champion now, whatever its canary says; its quality gate must have passed."""
+    with _told():
+        typer.echo(describe(_operator(model, reason).promote(_spec(model))))
+
+
+def _spec(model: str) -> "ModelSpec":
     from mlops_assets.definitions import load_specs
 
-    with _told():
-        specs = {spec.name: spec for spec in load_specs()}
-        if model not in specs:
-            raise NotFound(f"there is no model {model!r}, expected one of {', '.join(specs)}")
-        typer.echo(describe(_operator(model, reason).promote(specs[model])))
+    specs = {spec.name: spec for spec in load_specs()}
+    if model not in specs:
+        raise NotFound(f"there is no model {model!r}, expected one of {', '.join(specs)}")
+    return specs[model]
 
 
 def _operator(model: str, reason: str) -> "Operator":

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,13 @@ class Baseline:
     blocks: Blocks
     importance: Mapping[str, float]
     calibration: Calibration | None
+
+    def only(self, names: Sequence[str]) -> "Baseline":
+        """The same of some of its columns, in the order of ``names``."""
+        places = [self.profile.names.index(name) for name in names]
+        columns = tuple(self.profile.columns[place] for place in places)
+        blocks = Blocks(self.blocks.length, tuple(self.blocks.counts[place] for place in places))
+        return replace(self, profile=Profile(columns), blocks=blocks)
 
     def to_json(self) -> str:
         document = json.loads(self.profile.to_json())

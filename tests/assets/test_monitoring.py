@@ -2,12 +2,17 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from mlops_assets.assets.training import baseline_key
 from mlops_assets.core.baseline import Baseline
+from mlops_assets.core.errors import NotFound
+from mlops_assets.core.verdict import Outcome
+from mlops_assets.drift_file import compare, show
 from tests.assets.gifts import NAME, Gifts
 from tests.world import World
 
@@ -59,6 +64,26 @@ def test_what_to_expect_of_the_champion_is_told_before_labels_come(shop: Gifts, 
     assert 0.5 < found["expected_auc"] < 1
     assert found["expected_performance"].startswith(f"auc {found['expected_auc']:.3f} (")
     assert 0 <= found["expected_recall"] <= 1
+
+
+def test_a_file_of_rows_is_held_against_the_same_baseline(shop: Gifts, world: World, tmp_path: Path) -> None:
+    asked = shop.requests(3000, seed=5)
+    asked.assign(amount=asked["amount"] * 3)[list(shop.spec.features.names)].to_parquet(tmp_path / "rows.parquet")
+    ranked = {entry.verdict.name: entry for entry in compare(world.platform, shop.spec, tmp_path / "rows.parquet")}
+    world.send(NAME, asked.assign(amount=asked["amount"] * 3))
+    shown = table(report(world))
+    assert ranked["amount"].verdict.outcome is Outcome.FAIL
+    assert ranked["amount"].verdict.value == pytest.approx(shown.loc["amount", "psi"], rel=0.1)  # which is of the newest day
+    assert ranked["channel"].verdict.outcome is Outcome.PASS
+    console = Console(record=True, width=200)
+    show(tuple(ranked.values()), console)
+    assert "PSI of amount is" in console.export_text()
+
+
+def test_a_model_without_a_champion_has_nothing_to_be_held_against(shop: Gifts, tmp_path: Path) -> None:
+    world, _ = shop.world()
+    with pytest.raises(NotFound, match="no release in production"):
+        compare(world.platform, shop.spec, tmp_path / "rows.parquet")
 
 
 def test_with_nothing_served_nothing_is_claimed(shop: Gifts, world: World) -> None:
