@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -51,6 +51,9 @@ bench-canary: install  ## 10,000 simulated rollouts a scenario: ours beside the 
 
 bench-gate: install  ## how often a gate is wrong: false promotions, coverage of intervals, looks at one holdout
 	$(BIN)/python -m bench.gate
+
+bench-drift: install  ## drift of Parquet files beside Evidently and DuckDB, and false alarms by policy
+	$(BIN)/python -m bench.drift
 
 clean:  ## the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

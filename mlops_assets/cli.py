@@ -15,6 +15,7 @@ from mlops_assets.experiment_cli import experiment
 from mlops_assets.told import told
 
 if TYPE_CHECKING:
+    from mlops_assets.core.model_spec import ModelSpec
     from mlops_assets.operations import Operator
 
 app = typer.Typer(
@@ -58,6 +59,24 @@ def status() -> None:
 
     with told():
         if not show():
+            raise typer.Exit(1)
+
+
+@app.command()
+def drift(
+    model: Model, file: Annotated[Path, typer.Argument(help="A Parquet file with a column for each feature.", exists=True, dir_okay=False)]
+) -> None:
+    """Hold the rows of a file against the champion's baseline; they count as one window. Exit code 1 if a feature has drifted."""
+    from rich.console import Console
+
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.core.verdict import Outcome
+    from mlops_assets.drift_file import compare, show
+
+    with told():
+        ranked = compare(local_platform(), _spec(model), file)
+        show(ranked, Console())
+        if any(entry.verdict.outcome is Outcome.FAIL for entry in ranked):
             raise typer.Exit(1)
 
 
@@ -114,13 +133,17 @@ def abort(model: Model, reason: Reason) -> None:
 @app.command()
 def promote(model: Model, reason: Reason) -> None:
     """Make the challenger champion now, whatever its canary says; its quality gate must have passed."""
+    with told():
+        typer.echo(describe(_operator(model, reason).promote(_spec(model))))
+
+
+def _spec(model: str) -> "ModelSpec":
     from mlops_assets.definitions import load_specs
 
-    with told():
-        specs = {spec.name: spec for spec in load_specs()}
-        if model not in specs:
-            raise NotFound(f"there is no model {model!r}, expected one of {', '.join(specs)}")
-        typer.echo(describe(_operator(model, reason).promote(specs[model])))
+    specs = {spec.name: spec for spec in load_specs()}
+    if model not in specs:
+        raise NotFound(f"there is no model {model!r}, expected one of {', '.join(specs)}")
+    return specs[model]
 
 
 @app.command()

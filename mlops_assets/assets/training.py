@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,9 +18,12 @@ from mlops_assets.assets import keys
 from mlops_assets.assets.data import load
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
 from mlops_assets.core import parity
+from mlops_assets.core.baseline import Baseline, importance
+from mlops_assets.core.calibration import cut
 from mlops_assets.core.comparison import auc
 from mlops_assets.core.errors import MlopsError, TrainingFailed
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.performance import calibrate
 from mlops_assets.core.policy import Author, register
 from mlops_assets.core.profile import baseline
 from mlops_assets.core.signature import Signature, encode
@@ -217,10 +221,25 @@ def release_tags(trained: TrainedModel) -> dict[str, str]:
 
 
 def training_baseline(platform: Platform, spec: ModelSpec, trained: TrainedModel, exported: bytes) -> bytes:
-    """The profile of the training features and of the scores on the holdout, which the model has not seen."""
-    training = matrix_of(spec, tables.read_set(platform.objects, spec.name, trained.training_set.training))
-    scores = onnx_export.score(exported, training)
-    return baseline([*spec.features.names, SCORE], np.column_stack([training, scores])).to_json().encode()
+    """What the release is watched by: the training rows' profile, and what its scores mean on the holdout, which it has not seen."""
+    training, holdout = (
+        tables.read_set(platform.objects, spec.name, digest) for digest in (trained.training_set.training, trained.training_set.holdout)
+    )
+    seen, unseen = matrix_of(spec, training), matrix_of(spec, holdout)
+    score = partial(onnx_export.score, exported)
+    matrix = np.column_stack([seen, score(seen)])
+    profile = baseline([*spec.features.names, SCORE], matrix)
+    times = training["event_timestamp"].dt.tz_localize(None).to_numpy()
+    return (
+        Baseline(
+            profile,
+            cut(profile, matrix, times, spec.drift.window),
+            importance(spec.features.names, score, unseen),
+            calibrate(score(unseen), holdout[spec.label.column].to_numpy(dtype=int)),
+        )
+        .to_json()
+        .encode()
+    )
 
 
 def announce(context: dg.AssetExecutionContext, spec: ModelSpec, release: str, trained: TrainedModel) -> None:

@@ -1,16 +1,21 @@
-"""How far a distribution has moved from its baseline."""
+"""Whether a distribution has moved from its baseline by more than it may: two policies, and all columns in one sentence.
+
+*fixed*: a PSI above a limit that somebody has chosen. *calibrated*: a PSI that windows of the baseline itself seldom have.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import NormalDist
 
 import numpy as np
 
+from mlops_assets.core import calibration, distances
+from mlops_assets.core.baseline import Baseline
+from mlops_assets.core.calibration import Blocks, Null
+from mlops_assets.core.model_spec import Drift
 from mlops_assets.core.profile import ColumnProfile, Profile, require_same_bins
 from mlops_assets.core.verdict import Outcome, Verdict, combine
-
-PSEUDO_COUNT = 0.5
-"""Added to every bin, so that an empty one costs much but not infinitely much (Jeffreys' prior)."""
 
 CHANCE = 0.001
 """How seldom a PSI above :attr:`Shift.chance` comes from sampling alone."""
@@ -30,8 +35,8 @@ class Shift:
         return Outcome.FAIL if self.psi > self.chance else Outcome.INCONCLUSIVE
 
 
-def psi(expected: Sequence[int], actual: Sequence[int], groups: int = 10) -> float:
-    """Population stability index between two histograms over the same bins.
+def shift(expected: Sequence[int], actual: Sequence[int], groups: int | None = 10) -> Shift:
+    """The PSI between two histograms over the same bins, and what chance alone can give.
 
     Adjacent light bins are first merged into groups of about ``1 / groups`` of the expected counts, so that the figure does not
     depend on how finely the caller has counted. A bin that holds as much by itself stays alone: what moves into or out of it is seen.
@@ -39,26 +44,10 @@ def psi(expected: Sequence[int], actual: Sequence[int], groups: int = 10) -> flo
     Args:
         expected: counts by bin of the baseline, shape (bins,).
         actual: counts by bin of what is compared, shape (bins,).
-        groups: into how many groups counts that are spread evenly are merged; 10 is the convention behind the thresholds 0.1 and 0.2.
+        groups: into how many groups counts that are spread evenly are merged; None merges no bins.
 
     Raises:
         ValueError: if the shapes differ, or one side is empty.
-
-    Source: Siddiqi, *Credit Risk Scorecards*, 2006. Equal histograms differ by nothing:
-
-    >>> psi([50, 50], [500, 500])
-    0.0
-
-    From 50:50 to 90:10 with n = 100,000 each it is (0.9-0.5) ln(0.9/0.5) + (0.1-0.5) ln(0.1/0.5) = 0.879:
-
-    >>> round(psi([50_000, 50_000], [90_000, 10_000]), 3)
-    0.879
-    """
-    return shift(expected, actual, groups).psi
-
-
-def shift(expected: Sequence[int], actual: Sequence[int], groups: int | None = 10) -> Shift:
-    """The PSI as :func:`psi` has it, and what chance alone can give. ``groups`` None merges no bins.
 
     With nothing moved, PSI / (1/n + 1/m) follows a chi-square distribution with one degree of freedom less than there are groups;
     n and m are the two counts. So 5 groups of 100 and 100 rows exceed 18.5 * 0.02 = 0.37 once in a thousand times. Rows that come in
@@ -76,12 +65,26 @@ def shift(expected: Sequence[int], actual: Sequence[int], groups: int | None = 1
     if groups is not None:
         merged = _merge(base, groups)
         base, now = np.add.reduceat(base, merged), np.add.reduceat(now, merged)
-    # A bin that neither side has ever used would only add its pseudo count.
-    used = (base > 0) | (now > 0)
-    p, q = base[used] + PSEUDO_COUNT, now[used] + PSEUDO_COUNT
-    p, q = p / p.sum(), q / q.sum()
-    value = float(np.sum((q - p) * np.log(q / p)))
-    return Shift(value, _chi_square(1 - CHANCE, len(p) - 1) * float(1 / base.sum() + 1 / now.sum()))
+    base, now = distances.used(base, now)
+    value = float(distances.psi(distances.smoothed(base), distances.smoothed(now)))
+    return Shift(value, _chi_square(1 - CHANCE, len(base) - 1) * float(1 / base.sum() + 1 / now.sum()))
+
+
+def judge(baseline: Baseline, current: Profile, spec: Drift, span: timedelta, columns: Sequence[str]) -> tuple[Verdict, ...]:
+    """One verdict for each of ``columns``, under the policy of ``spec``.
+
+    Args:
+        current: what was served, counted over the bins of ``baseline``.
+        span: how much event time it covers.
+        columns: judged as one family: the more there are, the more it takes for one of them to be called drifted.
+
+    Raises:
+        BadData: if the two were counted over different bins.
+    """
+    ignore = [name for name in baseline.profile.names if name not in columns]
+    if spec.policy == "fixed":
+        return drift(baseline.profile, current, spec.max_psi, spec.min_rows, ignore)
+    return calibrated(baseline.profile, baseline.blocks, current, span, spec.alpha, spec.min_rows, ignore)
 
 
 def drift(base: Profile, current: Profile, max_psi: float, min_rows: int, ignore: Sequence[str] = ()) -> tuple[Verdict, ...]:
@@ -93,9 +96,28 @@ def drift(base: Profile, current: Profile, max_psi: float, min_rows: int, ignore
     Raises:
         BadData: if the two were counted over different bins.
     """
-    require_same_bins(base, current)
-    pairs = zip(base.columns, current.columns, strict=True)
-    return tuple(_moved(before, now, max_psi, min_rows) for before, now in pairs if before.name not in ignore)
+    return tuple(_few(before, now, min_rows, max_psi) or _moved(before, now, max_psi) for before, now, _ in _pairs(base, current, ignore))
+
+
+def calibrated(
+    base: Profile, blocks: Blocks, current: Profile, span: timedelta, alpha: float, min_rows: int, ignore: Sequence[str] = ()
+) -> tuple[Verdict, ...]:
+    """One verdict a column that is not ignored: whether its PSI is more than windows of the baseline have by themselves.
+
+    P-values come from :func:`mlops_assets.core.calibration.null` and are corrected for the number of columns, so that without drift
+    the chance of any failure is at most ``alpha``. A verdict's threshold is the PSI that this column alone exceeds that seldom.
+
+    Args:
+        blocks: the baseline by time.
+        span: how much event time ``current`` covers; windows of the baseline are cut as long.
+
+    Raises:
+        BadData: if the two were counted over different bins.
+    """
+    found = [_placed(before, now, blocks, place, span, min_rows) for before, now, place in _pairs(base, current, ignore)]
+    known = [entry for entry in found if isinstance(entry, _Placed)]
+    adjusted = iter(calibration.false_discovery([entry.p_value for entry in known]))
+    return tuple(entry if isinstance(entry, Verdict) else entry.verdict(float(next(adjusted)), alpha, len(known)) for entry in found)
 
 
 @dataclass(frozen=True)
@@ -125,20 +147,76 @@ def summarize(verdicts: Sequence[Verdict]) -> DriftSummary:
     return DriftSummary(combine(verdicts), drifted, worst, reason)
 
 
-def _moved(before: ColumnProfile, now: ColumnProfile, max_psi: float, min_rows: int) -> Verdict:
+@dataclass(frozen=True)
+class _Placed:
+    """A PSI and where it lies in its null distribution."""
+
+    name: str
+    psi: float
+    null: Null
+    rows: int
+
+    @property
+    def p_value(self) -> float:
+        return self.null.p_value(self.psi)
+
+    def verdict(self, adjusted: float, alpha: float, columns: int) -> Verdict:
+        outcome = Outcome.FAIL if adjusted <= alpha else Outcome.PASS
+        told = f"PSI of {self.name} is {self.psi:.3f}; of {self.null.windows} windows of its baseline it says p = {self.p_value:.2g}"
+        relation = "at most" if outcome is Outcome.FAIL else "above"
+        reason = f"{told}, corrected for {columns} columns {adjusted:.2g}, {relation} {alpha:g}"
+        return Verdict(self.name, outcome, self.psi, self.null.limit(alpha), reason, self.rows)
+
+
+def _pairs(base: Profile, current: Profile, ignore: Sequence[str]) -> list[tuple[ColumnProfile, ColumnProfile, int]]:
+    require_same_bins(base, current)
+    pairs = enumerate(zip(base.columns, current.columns, strict=True))
+    return [(before, now, place) for place, (before, now) in pairs if before.name not in ignore]
+
+
+def _few(before: ColumnProfile, now: ColumnProfile, min_rows: int, limit: float | None) -> Verdict | None:
+    """The verdict on a column that cannot be measured, if it is one."""
     if before.rows == 0:
-        return Verdict(now.name, Outcome.INCONCLUSIVE, None, max_psi, f"{now.name}: the baseline has no rows, train again", now.rows)
+        return Verdict(now.name, Outcome.INCONCLUSIVE, None, limit, f"{now.name}: the baseline has no rows, train again", now.rows)
     if now.rows < max(min_rows, 1):
         reason = f"{now.name}: {now.rows} rows, {max(min_rows, 1)} are needed"
-        return Verdict(now.name, Outcome.INCONCLUSIVE, None, max_psi, reason, now.rows)
-    # Bins are not merged: they are few, and one that is empty in the baseline is where new categories show.
-    seen = shift((*before.counts, before.nulls), (*now.counts, now.nulls), groups=None)
+        return Verdict(now.name, Outcome.INCONCLUSIVE, None, limit, reason, now.rows)
+    return None
+
+
+def _moved(before: ColumnProfile, now: ColumnProfile, max_psi: float) -> Verdict:
+    seen = _shift(before, now)
     outcome = seen.outcome(max_psi)
     relation = "within" if outcome is Outcome.PASS else "above"
     reason = f"PSI of {now.name} is {seen.psi:.3f}, {relation} {max_psi:g}"
     if outcome is Outcome.INCONCLUSIVE:
         reason += f", but {now.rows} rows give up to {seen.chance:.3f} by chance"
     return Verdict(now.name, outcome, seen.psi, max_psi, reason, now.rows)
+
+
+def _shift(before: ColumnProfile, now: ColumnProfile) -> Shift:
+    # Bins are not merged: they are few, and one that is empty in the baseline is where new categories show.
+    return shift((*before.counts, before.nulls), (*now.counts, now.nulls), groups=None)
+
+
+def _placed(before: ColumnProfile, now: ColumnProfile, blocks: Blocks, place: int, span: timedelta, min_rows: int) -> "_Placed | Verdict":
+    few = _few(before, now, min_rows, None)
+    if few is not None:
+        return few
+    value, counts = _shift(before, now).psi, blocks.counts[place]
+    windows, each = calibration.windows_in(counts, blocks.length, span)
+    fewest = calibration.FEWEST_WINDOWS
+    reason = None
+    if span < blocks.length / 2:
+        reason = f"{now.name}: rows of {span} cannot be held against a baseline that was cut by {blocks.length}: wait for more"
+    elif len(windows) < fewest:
+        reason = (
+            f"{now.name}: the baseline has {len(windows)} windows of {each * blocks.length}, {fewest} are needed: train on at least "
+            f"{fewest * each * blocks.length}, or shorten drift.window"
+        )
+    if reason is not None:
+        return Verdict(now.name, Outcome.INCONCLUSIVE, value, None, reason, now.rows)
+    return _Placed(now.name, value, calibration.null(windows, counts.sum(axis=0), now.rows), now.rows)
 
 
 def _merge(counts: np.ndarray, groups: int) -> np.ndarray:

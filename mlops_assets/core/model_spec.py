@@ -14,6 +14,7 @@ from mlops_assets.core.errors import SpecError
 from mlops_assets.core.gate_spec import GatePolicy, Gates
 
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
+DriftPolicy = Literal["fixed", "calibrated"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -188,10 +189,15 @@ class Drift:
     """The served features and scores of the last ``window`` (event time) against the training baseline.
 
     A report is made ``every`` so often while there is traffic; drift asks for one training a ``cooldown``.
+
+    Policy ``fixed``: a PSI above ``max_psi`` has drifted. ``calibrated``: a PSI has drifted that windows of the baseline itself have so
+    seldom that without drift at most a share ``alpha`` of the reports names any feature. It needs six windows of training data.
     """
 
     window: timedelta = timedelta(days=1)
+    policy: DriftPolicy = "fixed"
     max_psi: float = 0.2
+    alpha: float = 0.05
     min_rows: int = 200
     every: timedelta = timedelta(hours=1)
     cooldown: timedelta = timedelta(hours=6)
@@ -200,6 +206,7 @@ class Drift:
     def __post_init__(self) -> None:
         _require(self.window > timedelta(0), "drift.window: must be longer than nothing, e.g. '1d'")
         _require(self.max_psi > 0, f"drift.max_psi: got {self.max_psi}, expected a PSI above 0, e.g. 0.2")
+        _require(0 < self.alpha < 0.5, f"drift.alpha: got {self.alpha}, expected a share of false alarms between 0 and 0.5, e.g. 0.05")
         _require(self.min_rows > 0, "drift.min_rows: must be at least 1; no data is never a pass")
 
 

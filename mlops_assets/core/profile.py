@@ -1,16 +1,55 @@
-"""Histograms of columns over bins that are frozen at training time, so that any two windows can be added and compared."""
+"""Histograms and moments of columns on cells that are frozen at training time, so that any two windows can be added and compared."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from mlops_assets.core import grid
 from mlops_assets.core.errors import BadData
+from mlops_assets.core.packing import pack, unpack
 
-VERSION = 1
+VERSION = 2
 QUANTILES = 10
 """A column of many values is cut into this many bins of equal counts."""
+
+BLOCK = 1 << 16
+"""Values that are counted at once: they and the counts stay in a core's cache."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean, sum of squared deviations from it, and range of the finite values of a column; the range of none is None."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation with divisor n; None without values."""
+        return (self.squares / self.count) ** 0.5 if self.count else None
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Those of both sets together. Source: Chan, Golub and LeVeque, *Algorithms for Computing the Sample Variance*, 1983.
+
+        >>> Moments(2, 1.0, 2.0, 0.0, 2.0).merged(Moments(1, 4.0, 0.0, 4.0, 4.0))
+        Moments(count=3, mean=2.0, squares=8.0, minimum=0.0, maximum=4.0)
+        """
+        if not self.count or not other.count:
+            return self if self.count else other
+        count, apart = self.count + other.count, other.mean - self.mean
+        mean = (self.count * self.mean + other.count * other.mean) / count
+        squares = self.squares + other.squares + apart * apart * self.count * other.count / count
+        low, high = (
+            [side for side in sides if side is not None] for sides in ((self.minimum, other.minimum), (self.maximum, other.maximum))
+        )
+        return Moments(count, mean, squares, min(low), max(high))
 
 
 @dataclass(frozen=True)
@@ -18,19 +57,70 @@ class ColumnProfile:
     """Counts of one column.
 
     Args:
-        edges: borders of the bins, ascending; bin ``i`` holds ``edges[i-1] < value <= edges[i]``.
-        counts: values by bin, one more than edges; the first and the last bin are open.
+        centre: the cells of :mod:`mlops_assets.core.grid` lie around it: the median of the baseline.
+        cuts: the coarse bins, ascending; bin ``i`` holds the cells from ``cuts[i-1]`` to before ``cuts[i]``.
+        categorical: whether the baseline had so few different values that each has a bin of its own.
+        cells: the cells that hold values, ascending; those of infinities are the first and the last.
+        cell_counts: values by cell.
         nulls: missing values.
+        moments: of the finite values.
     """
 
     name: str
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
+    centre: float
+    cuts: tuple[int, ...]
+    categorical: bool
+    cells: tuple[int, ...]
+    cell_counts: tuple[int, ...]
     nulls: int
+    moments: Moments
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Values by coarse bin, one more than cuts; the first and the last bin are open and hold the infinities."""
+        bins = np.searchsorted(self.cuts, self.cells, side="right")
+        return tuple(int(count) for count in np.bincount(bins, self.cell_counts, minlength=len(self.cuts) + 1))
 
     @property
     def rows(self) -> int:
-        return sum(self.counts) + self.nulls
+        return sum(self.cell_counts) + self.nulls
+
+    @property
+    def infinite(self) -> int:
+        """Values that are not finite and not missing either."""
+        return sum(n for cell, n in zip(self.cells, self.cell_counts, strict=True) if abs(cell) == grid.INFINITE)
+
+
+class Tally:
+    """Counts the values of one column as they come, over the cells of its baseline; what it holds does not grow.
+
+    >>> tally = Tally(baseline(["delay"], np.arange(5.0)[:, None]).columns[0])
+    >>> tally.add(np.array([1, 1, 7], dtype=np.float32))
+    >>> tally.profile().counts, tally.profile().moments.mean
+    ((0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1), 3.0)
+    """
+
+    def __init__(self, column: ColumnProfile) -> None:
+        self._column = column
+        self._counts = np.zeros(grid.CELLS, dtype=np.int64)
+        self._moments = Moments()
+
+    def add(self, values: np.ndarray) -> None:
+        """Count values, shape (values,), read as the float32 that models see; NaN is missing."""
+        counts = np.zeros(grid.CELLS, dtype=np.int64)  # its own, which stays in the cache while other columns take turns
+        for start in range(0, len(values), BLOCK):
+            with np.errstate(over="ignore", invalid="ignore"):
+                block = np.ascontiguousarray(values[start : start + BLOCK], dtype=np.float32)
+                distance = block - np.float32(self._column.centre)
+            counts += np.bincount(grid.patterns(distance), minlength=grid.CELLS)
+            self._moments = self._moments.merged(_moments(block, distance, self._column.centre))
+        self._counts += counts
+
+    def profile(self) -> ColumnProfile:
+        cells, counts, nulls = grid.by_cell(self._counts)
+        column = self._column
+        made = tuple(cells.tolist()), tuple(counts.tolist())
+        return ColumnProfile(column.name, column.centre, column.cuts, column.categorical, *made, nulls, self._moments)
 
 
 @dataclass(frozen=True)
@@ -39,20 +129,29 @@ class Profile:
 
     columns: tuple[ColumnProfile, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
     def to_json(self) -> str:
-        columns = [{"name": c.name, "edges": c.edges, "counts": c.counts, "nulls": c.nulls} for c in self.columns]
-        return json.dumps({"version": VERSION, "columns": columns}, sort_keys=True)
+        """A document of some kB a column; :meth:`from_json` gives the same profile to the last bit."""
+        return json.dumps({"version": VERSION, "columns": [_document(column) for column in self.columns]}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Profile":
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            BadData: if it is of another version.
+        """
         document = json.loads(text)
         if document.get("version") != VERSION:
             raise BadData(f"a profile of version {document.get('version')!r}, expected {VERSION}: make it again from its rows")
-        return cls(tuple(ColumnProfile(c["name"], tuple(c["edges"]), tuple(c["counts"]), c["nulls"]) for c in document["columns"]))
+        return cls(tuple(_column(entry) for entry in document["columns"]))
 
 
 def baseline(names: Sequence[str], matrix: np.ndarray) -> Profile:
-    """Freeze bins at the quantiles of these rows, and count the rows over them.
+    """Freeze cells and bins by these rows, and count the rows over them.
 
     Args:
         names: of the columns.
@@ -69,26 +168,34 @@ def baseline(names: Sequence[str], matrix: np.ndarray) -> Profile:
     """
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise BadData(f"got a matrix of shape {matrix.shape}, expected {len(names)} columns: {', '.join(names)}")
-    edges = [_edges(matrix[:, index]) for index in range(len(names))]
-    empty = Profile(tuple(ColumnProfile(name, border, (0,) * (len(border) + 1), 0) for name, border in zip(names, edges, strict=True)))
-    return profile(empty, matrix)
+    return profile(Profile(tuple(_frozen(name, matrix[:, index]) for index, name in enumerate(names))), matrix)
 
 
 def profile(base: Profile, matrix: np.ndarray) -> Profile:
-    """Count rows over the bins of ``base``; shape (rows, columns), in its order of columns.
+    """Count rows over the cells of ``base``; shape (rows, columns), in its order of columns.
 
     Raises:
         BadData: if the matrix has another number of columns.
     """
     if matrix.ndim != 2 or matrix.shape[1] != len(base.columns):
-        raise BadData(
-            f"got a matrix of shape {matrix.shape}, expected {len(base.columns)} columns: {', '.join(c.name for c in base.columns)}"
-        )
-    return Profile(tuple(_count(column, matrix[:, index]) for index, column in enumerate(base.columns)))
+        raise BadData(f"got a matrix of shape {matrix.shape}, expected {len(base.columns)} columns: {', '.join(base.names)}")
+    tallies = [Tally(column) for column in base.columns]
+    for index, tally in enumerate(tallies):
+        tally.add(matrix[:, index])
+    return Profile(tuple(tally.profile() for tally in tallies))
+
+
+def bins_of(column: ColumnProfile, values: np.ndarray) -> np.ndarray:
+    """The coarse bin of each value, shape (values,); that of a missing one comes after the last."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = values.astype(np.float32) - np.float32(column.centre)
+    missing = np.isnan(distance)
+    bins = np.searchsorted(column.cuts, grid.cell_of(np.where(missing, np.float32(0), distance)), side="right")
+    return np.where(missing, len(column.cuts) + 1, bins)
 
 
 def merge(left: Profile, right: Profile) -> Profile:
-    """The profile of both sets of rows together; the order does not matter.
+    """The profile of both sets of rows together. Order and grouping do not matter: counts are whole numbers, moments agree to rounding.
 
     Raises:
         BadData: if they were counted over different bins.
@@ -99,32 +206,73 @@ def merge(left: Profile, right: Profile) -> Profile:
 
 def require_same_bins(left: Profile, right: Profile) -> None:
     """See that two profiles can be merged or compared, else raise :class:`BadData`."""
-    if [c.name for c in left.columns] != [c.name for c in right.columns]:
-        names = [", ".join(c.name for c in side.columns) for side in (left, right)]
+    if left.names != right.names:
+        names = [", ".join(side.names) for side in (left, right)]
         raise BadData(f"one profile has the columns {names[0]}, the other {names[1]}: count both over the same baseline")
     for one, other in zip(left.columns, right.columns, strict=True):
-        if one.edges != other.edges:
+        if (one.centre, one.cuts) != (other.centre, other.cuts):
             raise BadData(f"column {one.name!r} was counted over different bins: count both over the same baseline")
 
 
 def _add(a: ColumnProfile, b: ColumnProfile) -> ColumnProfile:
-    return ColumnProfile(a.name, a.edges, tuple(x + y for x, y in zip(a.counts, b.counts, strict=True)), a.nulls + b.nulls)
+    cells, places = np.unique((*a.cells, *b.cells), return_inverse=True)
+    counts = np.zeros(len(cells), dtype=np.int64)
+    np.add.at(counts, places, np.asarray((*a.cell_counts, *b.cell_counts), dtype=np.int64))
+    moments = a.moments.merged(b.moments)
+    made = tuple(int(cell) for cell in cells), tuple(counts.tolist())
+    return ColumnProfile(a.name, a.centre, a.cuts, a.categorical, *made, a.nulls + b.nulls, moments)
 
 
-def _edges(column: np.ndarray) -> tuple[float, ...]:
-    values = column.astype(np.float32)
+def _frozen(name: str, column: np.ndarray) -> ColumnProfile:
+    """An empty profile whose bins follow these values."""
+    with np.errstate(over="ignore"):
+        values = column.astype(np.float32)
     values = values[np.isfinite(values)]
+    centre = np.quantile(values, 0.5, method="lower") if len(values) else np.float32(0)
     distinct = np.unique(values)
-    if len(distinct) <= 2 * QUANTILES:
-        edges = np.concatenate([np.nextafter(distinct, np.float32(-np.inf)), distinct])
-    else:
-        edges = np.quantile(values.astype(float), np.arange(1, QUANTILES) / QUANTILES)
-    return tuple(float(edge) for edge in np.unique(edges))
+    categorical = len(distinct) <= 2 * QUANTILES
+    with np.errstate(over="ignore"):
+        if categorical:
+            cells = grid.cell_of(distinct - centre)
+            cuts = np.concatenate([cells, cells + 1])
+        else:
+            cuts = grid.cell_of(np.quantile(values, np.arange(1, QUANTILES) / QUANTILES) - centre) + 1
+    return ColumnProfile(name, float(centre), tuple(np.unique(cuts).tolist()), categorical, (), (), 0, Moments())
 
 
-def _count(column: ColumnProfile, values: np.ndarray) -> ColumnProfile:
-    values = values.astype(np.float32).astype(float)
-    missing = np.isnan(values)
-    places = np.searchsorted(np.asarray(column.edges), values[~missing], side="left")
-    counts = np.bincount(places, minlength=len(column.edges) + 1)
-    return ColumnProfile(column.name, column.edges, tuple(int(count) for count in counts), int(missing.sum()))
+def _moments(values: np.ndarray, distance: np.ndarray, centre: float) -> Moments:
+    """Of the values whose distance is finite. Deviations are taken from the centre, so that squares of large values do not cancel."""
+    low, high = values.min(), values.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite([low - np.float32(centre), high - np.float32(centre)]).all()
+    if not finite:  # the least and the largest of anything with a NaN are NaN
+        values = values[np.isfinite(distance)]
+        if not len(values):
+            return Moments()
+        low, high = values.min(), values.max()
+    exact = values.astype(np.float64)
+    exact -= centre
+    offset = float(exact.mean())
+    squares = max(float(np.einsum("i,i->", exact, exact)) - len(exact) * offset * offset, 0.0)
+    return Moments(len(exact), centre + offset, squares, float(low), float(high))
+
+
+def _document(column: ColumnProfile) -> dict[str, Any]:
+    steps = [b - a for a, b in pairwise((0, *column.cells))]
+    moments = column.moments
+    return {
+        "name": column.name,
+        "centre": column.centre,
+        "cuts": column.cuts,
+        "categorical": column.categorical,
+        "cells": pack(steps),
+        "counts": pack(column.cell_counts),
+        "nulls": column.nulls,
+        "moments": [moments.count, moments.mean, moments.squares, moments.minimum, moments.maximum],
+    }
+
+
+def _column(entry: dict[str, Any]) -> ColumnProfile:
+    cells = tuple(np.cumsum(unpack(entry["cells"])).tolist())
+    counts, moments = tuple(unpack(entry["counts"]).tolist()), Moments(*entry["moments"])
+    return ColumnProfile(entry["name"], entry["centre"], tuple(entry["cuts"]), entry["categorical"], cells, counts, entry["nulls"], moments)

@@ -21,7 +21,23 @@ def test_the_modules_that_compute_have_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     with_examples = {name for name in MODULES if any(test.examples for test in finder.find(importlib.import_module(name)))}
     wanted = {
-        f"mlops_assets.core.{name}" for name in ("comparison", "drift", "evidence", "policy", "profile", "routing", "signature", "verdict")
+        f"mlops_assets.core.{name}"
+        for name in (
+            "baseline",
+            "calibration",
+            "comparison",
+            "distances",
+            "drift",
+            "evidence",
+            "grid",
+            "packing",
+            "performance",
+            "policy",
+            "profile",
+            "routing",
+            "signature",
+            "verdict",
+        )
     }
     wanted |= {f"mlops_assets.core.experiment_{name}" for name in ("bayes", "design", "groups", "power", "samples", "sequential")}
     assert wanted <= with_examples

@@ -1,0 +1,61 @@
+"""Rows of a Parquet file counted over a baseline, one column of one row group at a time: memory does not grow with the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.core.errors import BadData
+from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.profile import Profile, Tally
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def profile_parquet(base: Profile, path: Path, inputs: Sequence[Feature]) -> Profile:
+    """The profile of the file's rows over the cells of ``base``.
+
+    Args:
+        base: with one column an input, in their order.
+        inputs: the file's columns of these names are read as a model reads them: a category as its place, a missing number as NaN.
+
+    Raises:
+        BadData: if the file is no Parquet file, or a column is missing or not what its input is.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tallies = [Tally(column) for column in base.columns]
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [feature.name for feature in inputs if feature.name not in file.schema_arrow.names]
+            if missing:
+                raise BadData(f"{path}: got no column {', '.join(missing)}, expected every input of the model: add it")
+            for group in range(file.num_row_groups):
+                for tally, feature in zip(tallies, inputs, strict=True):
+                    for chunk in file.read_row_group(group, columns=[feature.name], use_threads=False).column(0).chunks:
+                        tally.add(_numbers(chunk, feature, path))
+    except (OSError, pa.ArrowException) as error:
+        raise BadData(f"{path} cannot be read as Parquet: {error}") from error
+    return Profile(tuple(tally.profile() for tally in tallies))
+
+
+def _numbers(values: pa.Array, feature: Feature, path: Path) -> np.ndarray:
+    import pyarrow as pa
+
+    if feature.categories:
+        import pyarrow.compute as pc
+
+        places = pc.index_in(values.cast(pa.string()), value_set=pa.array(feature.categories, pa.string()))
+        return np.asarray(places.fill_null(-1).to_numpy(), dtype=np.float32)
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    if pa.types.is_integer(values.type):
+        values = values.cast(pa.float64(), safe=False)
+    if not pa.types.is_floating(values.type):
+        raise BadData(f"{path}: column {feature.name!r} holds {values.type}, expected numbers")
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32)  # nulls are NaN
