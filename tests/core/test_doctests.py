@@ -21,6 +21,7 @@ def test_the_modules_that_compute_have_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     with_examples = {name for name in MODULES if any(test.examples for test in finder.find(importlib.import_module(name)))}
     wanted = {
-        f"mlops_assets.core.{name}" for name in ("comparison", "drift", "evidence", "policy", "profile", "routing", "signature", "verdict")
+        f"mlops_assets.core.{name}"
+        for name in ("comparison", "drift", "evidence", "guardrails", "policy", "profile", "routing", "sequential", "signature", "verdict")
     }
     assert wanted <= with_examples
