@@ -11,7 +11,8 @@ from mlops_assets.adapters.codec import decode_observation, encode_observation
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Move, decide, plan_steps
 from mlops_assets.core.canary_spec import Canary, Guardrails, Step
-from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, SCORE_BINS, Observation, Traffic
+from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, SCORE_BINS, Flips, Labelled, Observation, Traffic
+from mlops_assets.core.judgement import Judged
 from mlops_assets.core.policy import Author, Challenger, Policy
 from mlops_assets.core.verdict import Outcome, combine
 
@@ -123,6 +124,45 @@ def test_each_guardrail_fails_by_itself(observed, name):
     verdicts = decide(PLAN, in_canary(), observed, NOW).verdicts
     assert [verdict.name for verdict in verdicts] == list(NAMES)
     assert [verdict.name for verdict in verdicts if verdict.outcome is Outcome.FAIL] == [name]
+
+
+WIDER = replace(PLAN, guardrails=replace(PLAN.guardrails, latency_budget_ms=75, max_flips=0.1, max_brier_increase=0.05))
+FIRST, LATER = in_canary(step=0), in_canary(step=1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "evidence", "name", "outcome"),
+    [
+        (FIRST, {"flips": {"v2": Flips(1000, 20)}}, "flips", Outcome.PASS),
+        (FIRST, {"flips": {"v2": Flips(1000, 300)}}, "flips", Outcome.FAIL),
+        (FIRST, {}, "flips", Outcome.INCONCLUSIVE),
+        (LATER, {"flips": {"v2": Flips(1000, 300)}}, "flips", None),
+        (LATER, {}, "brier_increase", None),
+        (LATER, {"labelled": {"v2": Labelled(50, 5.0), "v1": Labelled(900, 90.0)}}, "brier_increase", Outcome.INCONCLUSIVE),
+        (LATER, {"labelled": {"v2": Labelled(2000, 200.0), "v1": Labelled(38_000, 3800.0)}}, "brier_increase", Outcome.PASS),
+        (LATER, {"labelled": {"v2": Labelled(2000, 600.0), "v1": Labelled(38_000, 3800.0)}}, "brier_increase", Outcome.FAIL),
+        (LATER, {}, "slow_requests", Outcome.PASS),
+        (LATER, {"traffic": {"v2": served(1000, milliseconds=100), "v1": served(19_000)}}, "slow_requests", Outcome.FAIL),
+        (FIRST, {}, "traffic_share", None),
+    ],
+)
+def test_a_guardrail_is_judged_where_it_is_asked_for_and_can_be_measured(policy, evidence, name, outcome):
+    observed = replace(GOOD_AT[policy.challenger.step], **evidence)
+    found = {verdict.name: verdict.outcome for verdict in decide(WIDER, policy, observed, NOW).verdicts}
+    assert found.get(name) == outcome
+
+
+def test_requests_of_few_units_count_for_less():
+    # 64 signs of 20 units with 50 requests each: all add up to about 50 times the square root of 20.
+    observed = replace(GOOD, units={"v2": (224, -224) * 32})
+    assert decide(PLAN, LATER, GOOD, NOW).move is Move.ADVANCE
+    assert decide(PLAN, LATER, observed, NOW).move is Move.HOLD
+
+
+def test_the_chance_of_a_false_alarm_is_shared_by_all_guardrails_of_all_steps():
+    judged = Judged(PLAN.guardrails, PLAN.steps[1], 4, "v1", "v2")
+    assert judged.names == NAMES
+    assert judged.alpha * len(NAMES) * 4 == pytest.approx(PLAN.guardrails.alpha)
 
 
 def first_release(entered: timedelta) -> Policy:
