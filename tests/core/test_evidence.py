@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, SCORE_BINS, GatewaySample, Logged, Observation, Traffic, begin, observe
+from mlops_assets.core.evidence import (
+    LATENCY_BOUNDS_MS,
+    SCORE_BINS,
+    Flips,
+    GatewaySample,
+    Labelled,
+    Logged,
+    Observation,
+    Traffic,
+    begin,
+    observe,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BUCKETS = len(LATENCY_BOUNDS_MS) + 1
@@ -134,3 +145,17 @@ def test_a_higher_quantile_is_never_a_lower_latency(latencies):
 
 def test_what_is_slower_than_every_bound_counts_as_the_last_bound():
     assert counted([60_000.0] * 5).latency_quantile(0.95) == LATENCY_BOUNDS_MS[-1]
+
+
+def test_what_a_release_would_have_had_is_shared_out_look_by_look():
+    # 10 errors while it had half of the requests, 100 while it had a tenth.
+    looks = [{"v1": Traffic(100, 8), "v2": Traffic(100, 2)}, {"v1": Traffic(1000, 90), "v2": Traffic(200, 20)}]
+    seen = looked([GatewaySample("a", "1", {})], *([GatewaySample("a", "1", traffic)] for traffic in looks))
+    assert seen.expected["v2"].errors == pytest.approx(10 / 2 + 100 / 10)
+    assert seen.expected["v1"].errors + seen.expected["v2"].errors == pytest.approx(110)
+
+
+def test_units_flips_and_labels_add_up():
+    logged = Logged("p", units={"v2": (1, -3)}, flips={"v2": Flips(5, 1)}, labelled={"v2": Labelled(2, 0.5)})
+    seen = observe(observe(begin([], "", START), [], logged, START), [], logged, START)
+    assert (seen.units["v2"], seen.flips["v2"], seen.labelled["v2"]) == ((2, -6), Flips(10, 2), Labelled(4, 1.0))
