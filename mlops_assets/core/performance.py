@@ -68,9 +68,9 @@ def calibrate(score: np.ndarray, label: np.ndarray) -> Calibration | None:
     Raises:
         BadData: if shapes differ or a score is not finite.
 
-    >>> score = np.repeat([0.2, 0.8], 50)
-    >>> calibrate(score, np.tile([1, 0, 0, 0, 0], 20) * (score < 0.5) + (score > 0.5))
-    Calibration(scores=(0.2, 0.8), rates=(0.2, 1.0), rows=(50, 50))
+    >>> score = np.repeat([0.25, 0.75], 40)
+    >>> calibrate(score, np.tile([1, 0, 0, 0], 20) * (score < 0.5) + (score > 0.5))
+    Calibration(scores=(0.25, 0.75), rates=(0.25, 1.0), rows=(40, 40))
     """
     from scipy.optimize import isotonic_regression
 
@@ -79,12 +79,14 @@ def calibrate(score: np.ndarray, label: np.ndarray) -> Calibration | None:
     if len(np.unique(label)) < 2 or len(np.unique(score)) < 2:
         return None
     edges = np.unique(np.quantile(score, np.arange(1, BINS) / BINS))
+    # nearly all scores may be the highest one: the others are then one bin together
+    edges = edges[edges < score.max()] if edges[0] < score.max() else np.unique(score)[-2:-1]
     place = np.searchsorted(edges, score, side="left")
     rows = np.bincount(place, minlength=len(edges) + 1)
     kept = rows > 0
     means, rates = (np.bincount(place, side, len(rows))[kept] / rows[kept] for side in (score.astype(float), label))
     rising = isotonic_regression(rates, weights=rows[kept]).x
-    return Calibration(*(tuple(side.tolist()) for side in (means.round(12), rising.round(12), rows[kept])))
+    return Calibration(*(tuple(side.tolist()) for side in (means, rising, rows[kept])))
 
 
 def probability(known: Calibration, score: np.ndarray) -> np.ndarray:

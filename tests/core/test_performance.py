@@ -90,6 +90,15 @@ def test_rates_are_those_of_scikit_learns_isotonic_regression():
     assert known.rates == pytest.approx(IsotonicRegression().fit(score, label).predict(np.unique(score)), abs=1e-9)
 
 
+@pytest.mark.parametrize("few", [0.1, 1e-30])
+@pytest.mark.parametrize("times", [1, 3])
+def test_scores_that_nearly_all_are_equal_still_mean_something(few, times):
+    for score in (np.repeat([few, 0.9], [times, 200]), np.repeat([few, 0.9], [200, times])):
+        known = calibrate(score, (score > 0.5).astype(int))
+        assert (known.rates, sum(known.rows)) == ((0.0, 1.0), 200 + times)
+        assert probability(known, np.array([few, 0.9])) == pytest.approx([0, 1], abs=1e-9)
+
+
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=200))
 def test_whatever_the_holdout_was_probabilities_are_probabilities(rows):
