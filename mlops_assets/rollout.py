@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from mlops_assets.adapters import labels
 from mlops_assets.adapters.codec import decode_observation, encode_evidence, encode_observation
 from mlops_assets.core import evidence
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move, decide, plan_steps
 from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import IllegalChange, NotFound, StalePolicy
-from mlops_assets.core.evidence import SCORE_BINS, UNIT_SIGNS, Flips, Logged, Observation
+from mlops_assets.core.evidence import SCORE_BINS, UNIT_SIGNS, Flips, Labelled, Logged, Observation
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.core.replay import evidence_of
@@ -68,7 +70,7 @@ def plan_of(platform: Platform, spec: ModelSpec) -> Canary:
     return spec.canary.at_pace(platform.pace)
 
 
-def look(platform: Platform, policy: Policy) -> Observation:
+def look(platform: Platform, spec: ModelSpec, policy: Policy) -> Observation:
     """What has been seen of the present canary step, now.
 
     The running observation is kept in the object store, so that neither a restarted gateway nor a restarted daemon loses what was
@@ -83,6 +85,8 @@ def look(platform: Platform, policy: Policy) -> Observation:
     else:
         logged = platform.predictions.read(policy.model, seen.log_position, LOG_COLUMNS)
         seen = evidence.observe(seen, samples, logged_of(policy, logged.rows, logged.position), now)
+    if spec.canary.guardrails.max_brier_increase is not None:
+        seen = replace(seen, labelled=labelled(platform, spec, policy))
     platform.objects.put(key, encode_observation(seen))
     return seen
 
@@ -95,18 +99,38 @@ def logged_of(policy: Policy, rows: Any, position: str) -> Logged:
     """
     import numpy as np
 
-    challenger, shadow = policy.challenger.release if policy.challenger else None, policy.mirror is not None
-    scores, units, answers = {}, {}, {}
-    for release in (policy.champion, challenger):
-        role = "shadow" if shadow and release == challenger else "live"
-        found = rows[(rows["release"] == release) & (rows["role"] == role)] if len(rows) else rows
-        if release is not None and len(found):
-            histogram, _ = np.histogram(np.clip(found["score"], 0, 1), bins=SCORE_BINS, range=(0, 1))
-            scores[release] = tuple(int(count) for count in histogram)
-            units[release] = unit_signs(found["unit"])
-            answers[release] = found
-    flips = {challenger: flips_of(answers[policy.champion], answers[challenger])} if shadow and len(answers) == 2 and challenger else {}
+    scores, units, answers = {}, {}, answers_of(policy, rows)
+    for release, found in answers.items():
+        histogram, _ = np.histogram(np.clip(found["score"], 0, 1), bins=SCORE_BINS, range=(0, 1))
+        scores[release] = tuple(int(count) for count in histogram)
+        units[release] = unit_signs(found["unit"])
+    flips = {}
+    if policy.mirror is not None and len(answers) == 2:
+        ours, theirs = answers.values()
+        flips = {policy.mirror.release: flips_of(ours, theirs)}
     return Logged(position, scores, units, flips)
+
+
+def answers_of(policy: Policy, rows: Any) -> dict[str, Any]:
+    """The rows that champion and challenger answered, in this order; in a shadow step the challenger's are those to its copies."""
+    if not len(rows):
+        return {}
+    challenger = policy.challenger.release if policy.challenger else None
+    found = {}
+    for release in (policy.champion, challenger):
+        role = "shadow" if policy.mirror is not None and release == challenger else "live"
+        answered = rows[(rows["release"] == release) & (rows["role"] == role)]
+        if release is not None and len(answered):
+            found[release] = answered
+    return found
+
+
+def labelled(platform: Platform, spec: ModelSpec, policy: Policy) -> dict[str, Labelled]:
+    """What has come true of all that was answered since the step began. Counted anew at each look: labels come in no order."""
+    assert policy.challenger is not None
+    since = platform.predictions.position(spec.name, policy.challenger.entered_at)
+    rows = platform.predictions.read(spec.name, since, ["release", "role", *labels.COLUMNS]).rows
+    return {release: labels.squared_errors(platform.objects, spec, answered) for release, answered in answers_of(policy, rows).items()}
 
 
 def unit_signs(units: Any) -> tuple[int, ...]:
@@ -128,7 +152,7 @@ def flips_of(ours: Any, theirs: Any) -> Flips:
 
 def decide_now(platform: Platform, spec: ModelSpec, policy: Policy) -> tuple[Decision, Observation]:
     """Look and decide, as of that look: whoever decides again from what it saw comes to the same."""
-    seen = look(platform, policy)
+    seen = look(platform, spec, policy)
     return decide(plan_of(platform, spec), policy, seen, seen.until), seen
 
 

@@ -107,14 +107,12 @@ class Logged:
         scores: counts of scores in ``SCORE_BINS`` bins.
         units: sums of the signs of the requests' units, shape (``UNIT_SIGNS``,).
         flips: for the challenger, against the champion on the same requests.
-        labelled: what has come true.
     """
 
     position: str
     scores: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     units: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     flips: Mapping[str, Flips] = field(default_factory=dict)
-    labelled: Mapping[str, Labelled] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,8 @@ class Observation:
         until: the latest look.
         traffic: increases since then, by release.
         expected: what each release would have had by its share of the requests alone.
-        scores, units, flips, labelled: sums of what :class:`Logged` says.
+        scores, units, flips: sums of what :class:`Logged` says.
+        labelled: what has come true by now of all the step's answers.
         last: each gateway's latest sample, from which the next increase counts.
         log_position: how far the prediction log has been read.
     """
@@ -169,7 +168,6 @@ def observe(seen: Observation, samples: Iterable[GatewaySample], logged: Logged,
         scores=_added(seen.scores, logged.scores),
         units=_added(seen.units, logged.units),
         flips=_summed(seen.flips, logged.flips, lambda a, b: Flips(a.pairs + b.pairs, a.flips + b.flips)),
-        labelled=_summed(seen.labelled, logged.labelled, lambda a, b: Labelled(a.rows + b.rows, a.squared_error + b.squared_error)),
         last=last,
         log_position=logged.position,
     )

@@ -10,7 +10,6 @@ from mlops_assets.core.evidence import (
     SCORE_BINS,
     Flips,
     GatewaySample,
-    Labelled,
     Logged,
     Observation,
     Traffic,
@@ -155,7 +154,7 @@ def test_what_a_release_would_have_had_is_shared_out_look_by_look():
     assert seen.expected["v1"].errors + seen.expected["v2"].errors == pytest.approx(110)
 
 
-def test_units_flips_and_labels_add_up():
-    logged = Logged("p", units={"v2": (1, -3)}, flips={"v2": Flips(5, 1)}, labelled={"v2": Labelled(2, 0.5)})
+def test_units_and_flips_add_up():
+    logged = Logged("p", units={"v2": (1, -3)}, flips={"v2": Flips(5, 1)})
     seen = observe(observe(begin([], "", START), [], logged, START), [], logged, START)
-    assert (seen.units["v2"], seen.flips["v2"], seen.labelled["v2"]) == ((2, -6), Flips(10, 2), Labelled(4, 1.0))
+    assert (seen.units["v2"], seen.flips["v2"]) == ((2, -6), Flips(10, 2))
