@@ -244,13 +244,17 @@ def last_training(instance: dg.DagsterInstance, spec: ModelSpec) -> datetime | N
 
 
 def has_drifted(tick: Tick, spec: ModelSpec) -> bool:
-    """Whether the newest drift report is bad enough to train on, and the last training is a cooldown ago."""
+    """Whether the newest drift report is bad enough to train on, and the last training is a cooldown ago.
+
+    Under the policy ``calibrated`` a PSI that the baseline's own windows have too is not.
+    """
     limit = spec.retrain.on_drift_above
     report = tick.instance.get_latest_materialization_event(keys.key(spec, "drift_report"))
     if limit is None or report is None or report.asset_materialization is None:
         return False
-    largest = report.asset_materialization.metadata.get("largest_psi")
-    if largest is None or largest.value <= limit:
+    found = report.asset_materialization.metadata
+    largest = found.get("largest_psi")
+    if largest is None or largest.value <= limit or (spec.drift.policy == "calibrated" and not found["drifted"].value):
         return False
     event = tick.instance.get_latest_materialization_event(keys.key(spec, "training_set"))
     return (

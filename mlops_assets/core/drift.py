@@ -35,26 +35,22 @@ class Shift:
         return Outcome.FAIL if self.psi > self.chance else Outcome.INCONCLUSIVE
 
 
-def shift(expected: Sequence[int], actual: Sequence[int], groups: int | None = 10) -> Shift:
+def shift(expected: Sequence[int], actual: Sequence[int]) -> Shift:
     """The PSI between two histograms over the same bins, and what chance alone can give.
-
-    Adjacent light bins are first merged into groups of about ``1 / groups`` of the expected counts, so that the figure does not
-    depend on how finely the caller has counted. A bin that holds as much by itself stays alone: what moves into or out of it is seen.
 
     Args:
         expected: counts by bin of the baseline, shape (bins,).
         actual: counts by bin of what is compared, shape (bins,).
-        groups: into how many groups counts that are spread evenly are merged; None merges no bins.
 
     Raises:
         ValueError: if the shapes differ, or one side is empty.
 
-    With nothing moved, PSI / (1/n + 1/m) follows a chi-square distribution with one degree of freedom less than there are groups;
-    n and m are the two counts. So 5 groups of 100 and 100 rows exceed 18.5 * 0.02 = 0.37 once in a thousand times. Rows that come in
+    With nothing moved, PSI / (1/n + 1/m) follows a chi-square distribution with one degree of freedom less than there are bins;
+    n and m are the two counts. So 5 bins of 100 and 100 rows exceed 18.5 * 0.02 = 0.37 once in a thousand times. Rows that come in
     clusters, as weather does by the hour, vary more than this. Source: Yurdakul, *Statistical Properties of Population
     Stability Index*, 2018.
 
-    >>> round(shift([20] * 5, [20] * 5, groups=5).chance, 2)
+    >>> round(shift([20] * 5, [20] * 5).chance, 2)
     0.37
     """
     base, now = np.asarray(expected, dtype=float), np.asarray(actual, dtype=float)
@@ -62,9 +58,6 @@ def shift(expected: Sequence[int], actual: Sequence[int], groups: int | None = 1
         raise ValueError(f"psi: histograms of {base.shape} and {now.shape} bins cannot be compared; count both over the same bins")
     if base.sum() <= 0 or now.sum() <= 0:
         raise ValueError("psi: one histogram is empty; there is nothing to compare")
-    if groups is not None:
-        merged = _merge(base, groups)
-        base, now = np.add.reduceat(base, merged), np.add.reduceat(now, merged)
     base, now = distances.used(base, now)
     value = float(distances.psi(distances.smoothed(base), distances.smoothed(now)))
     return Shift(value, _chi_square(1 - CHANCE, len(base) - 1) * float(1 / base.sum() + 1 / now.sum()))
@@ -195,8 +188,7 @@ def _moved(before: ColumnProfile, now: ColumnProfile, max_psi: float) -> Verdict
 
 
 def _shift(before: ColumnProfile, now: ColumnProfile) -> Shift:
-    # Bins are not merged: they are few, and one that is empty in the baseline is where new categories show.
-    return shift((*before.counts, before.nulls), (*now.counts, now.nulls), groups=None)
+    return shift((*before.counts, before.nulls), (*now.counts, now.nulls))
 
 
 def _placed(before: ColumnProfile, now: ColumnProfile, blocks: Blocks, place: int, span: timedelta, min_rows: int) -> "_Placed | Verdict":
@@ -217,17 +209,6 @@ def _placed(before: ColumnProfile, now: ColumnProfile, blocks: Blocks, place: in
     if reason is not None:
         return Verdict(now.name, Outcome.INCONCLUSIVE, value, None, reason, now.rows)
     return _Placed(now.name, value, calibration.null(windows, counts.sum(axis=0), now.rows), now.rows)
-
-
-def _merge(counts: np.ndarray, groups: int) -> np.ndarray:
-    """The first bin of each group: a group closes as soon as it holds its share, and before a bin that holds one by itself."""
-    starts, held, share = [0], 0.0, counts.sum() / groups
-    for index, count in enumerate(counts):
-        if index > starts[-1] and (held >= share or count >= share):
-            starts.append(index)
-            held = 0.0
-        held += count
-    return np.asarray(starts)
 
 
 def _chi_square(probability: float, degrees: int) -> float:

@@ -16,8 +16,8 @@ COUNTS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=
 )
 
 
-def psi(expected, actual, groups=10) -> float:
-    return shift(expected, actual, groups).psi
+def psi(expected, actual) -> float:
+    return shift(expected, actual).psi
 
 
 def weather(rows: int, seed: int, mean: float = 15, carriers: int = 5) -> np.ndarray:
@@ -30,15 +30,15 @@ def outcomes(current: np.ndarray, min_rows: int = 200, max_psi: float = 0.2, ign
     return {verdict.name: verdict.outcome for verdict in drift(base, profile(base, current), max_psi, min_rows, ignore)}
 
 
-@given(COUNTS, st.integers(1, 20))
-def test_psi_is_never_negative_and_nothing_between_equal_histograms(pairs, groups):
+@given(COUNTS)
+def test_psi_is_never_negative_and_nothing_between_equal_histograms(pairs):
     expected, actual = zip(*pairs, strict=True)
-    assert psi(expected, actual, groups) >= 0
-    assert psi(expected, expected, groups) == 0
+    assert psi(expected, actual) >= 0
+    assert psi(expected, expected) == 0
 
 
 def test_bins_that_nobody_ever_used_change_nothing():
-    assert shift([50, 0, 50, 0], [20, 0, 80, 0], groups=None) == shift([50, 50], [20, 80], groups=None)
+    assert shift([50, 0, 50, 0], [20, 0, 80, 0]) == shift([50, 50], [20, 80])
 
 
 @pytest.mark.parametrize(
@@ -52,23 +52,13 @@ def test_bins_that_nobody_ever_used_change_nothing():
         ([0] * 25 + [100] + [0] * 24, [100] + [0] * 49),
     ],
 )
-@pytest.mark.parametrize("groups", [2, 5, 10])
-def test_what_leaves_a_heavy_bin_is_seen_wherever_it_goes(expected, actual, groups):
-    assert psi(expected, actual, groups) > 0.4
-
-
-def test_fine_bins_give_nearly_the_psi_of_coarse_ones():
-    generator = np.random.default_rng(2)
-    before, after = generator.beta(2, 5, 50_000), generator.beta(2.4, 5, 50_000)
-    fine, coarse = (
-        psi(*(np.histogram(side, bins=np.linspace(0, 1, bins + 1))[0] for side in (before, after)), groups=10) for bins in (1000, 50)
-    )
-    assert fine == pytest.approx(coarse, rel=0.1)
+def test_what_leaves_a_heavy_bin_is_seen_wherever_it_goes(expected, actual):
+    assert psi(expected, actual) > 0.4
 
 
 def test_without_drift_psi_is_near_its_expectation():
     generator, n, m, groups = np.random.default_rng(4), 300, 500, 10
-    values = [psi(*(generator.multinomial(size, [1 / groups] * groups) for size in (n, m)), groups=groups) for _ in range(2000)]
+    values = [psi(*(generator.multinomial(size, [1 / groups] * groups) for size in (n, m))) for _ in range(2000)]
     assert np.mean(values) == pytest.approx((groups - 1) * (1 / n + 1 / m), rel=0.1)
 
 
@@ -76,13 +66,13 @@ def test_without_drift_psi_is_near_its_expectation():
 def test_chance_is_the_quantile_of_the_chi_square_distribution(groups):
     counts = [100] * groups
     exact = chi2.ppf(0.999, groups - 1) * 2 / sum(counts)
-    assert shift(counts, counts, groups=None).chance == pytest.approx(exact, rel=0.035)
+    assert shift(counts, counts).chance == pytest.approx(exact, rel=0.035)
 
 
 def test_chance_alone_seldom_exceeds_what_it_is_said_to_give():
     generator, runs = np.random.default_rng(9), 3000
     pairs = (generator.multinomial(100, [0.2] * 5, size=2) for _ in range(runs))
-    above = sum(seen.psi > seen.chance for seen in (shift(a, b, groups=None) for a, b in pairs))
+    above = sum(seen.psi > seen.chance for seen in (shift(a, b) for a, b in pairs))
     assert above <= binom.ppf(0.9999, runs, 0.002)
 
 
