@@ -59,6 +59,10 @@ class World:
         return client
 
     @property
+    def client(self) -> httpx.Client:
+        return self._servers[-1].client
+
+    @property
     def port(self) -> int:
         return self._servers[-1].port
 
