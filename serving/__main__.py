@@ -52,12 +52,14 @@ def _application() -> Application:
 def _serve(application: Application, port: int) -> None:
     import uvicorn
 
+    from serving.connection import Connection
+
     uvicorn.run(
         application,
         host=HOST,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         log_config=None,
         access_log=False,

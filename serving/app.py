@@ -14,7 +14,7 @@ from mlops_assets.core.errors import NotReady
 from serving import oip, protocol
 from serving.body import BodyReader, Disconnected, Receive, TooLarge
 from serving.exchange import EXCHANGES, RawHeaders, Response
-from serving.limits import BODY_SECONDS, REQUEST_SECONDS, Overloaded, TooSlow
+from serving.limits import BODY_SECONDS, REQUEST_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
 from serving.protocol import BadRequest
 from serving.replica import Replica
@@ -98,7 +98,8 @@ class App:
             return _closing(exchange.fail(408, "too slow", error))
         except Overloaded as error:
             counted.refused("overloaded")
-            return _later(exchange.fail(503, "overloaded", error), error.retry_after)
+            response = _later(exchange.fail(503, "overloaded", error), error.retry_after)
+            return _closing(response) if isinstance(error, NoRoom) else response
         except NotReady as error:
             counted.refused("unready")
             return _later(exchange.fail(503, "not ready", error), 1)

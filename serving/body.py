@@ -7,7 +7,7 @@ from asyncio import Task, current_task, get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from serving.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_BYTES_AT_ONCE, Overloaded, TooSlow
+from serving.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_BYTES_AT_ONCE, NoRoom, TooSlow
 from serving.protocol import BadRequest
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -45,7 +45,7 @@ class BodyReader:
 
         Raises:
             TooLarge: if it is larger than ``MAX_BODY_BYTES``.
-            Overloaded: if it has no room beside those under way.
+            NoRoom: if it has no room beside those under way.
             TooSlow: if it does not arrive in time.
             Disconnected: if the client went away.
         """
@@ -83,7 +83,7 @@ class BodyReader:
                 if size > MAX_BODY_BYTES:
                     raise TooLarge
                 if self.bytes > MAX_BYTES_AT_ONCE:
-                    raise Overloaded(f"bodies of {self.bytes} bytes are under way, at most {MAX_BYTES_AT_ONCE} fit")
+                    raise NoRoom(f"bodies of {self.bytes} bytes are under way, at most {MAX_BYTES_AT_ONCE} fit")
                 if not message.get("more_body"):
                     return b"".join(chunks)
                 message = await receive()

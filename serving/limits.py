@@ -26,5 +26,9 @@ class Overloaded(MlopsError):
         self.retry_after = max(1, min(60, math.ceil(wait)))
 
 
+class NoRoom(Overloaded):
+    """There is no room for the body, which is still being sent."""
+
+
 class TooSlow(MlopsError):
     """The body did not arrive in time."""

@@ -156,7 +156,7 @@ def test_twice_the_load_that_a_model_bears_leaves_its_goodput_as_it_was():
 
     peak, _ = asyncio.run(load(95, 1.5))
     goodput, slowest = asyncio.run(load(190, 1.5))
-    assert goodput >= 0.9 * peak * 0.9
+    assert goodput >= 0.85 * peak  # the machine may be busy
     assert slowest < 0.4
 
 

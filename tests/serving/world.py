@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.app import App
 from serving.configuration import Configuration
+from serving.connection import Connection
 from serving.metrics import Metrics
 from serving.prediction_log import Limits
 from serving.replica import Replica
@@ -17,12 +18,17 @@ from tests.serving.models import ModelFile, tiny_model
 from tests.serving.stores import CuttableObjectStore
 
 
+class _Impatient(Connection):
+    head_seconds = 0.5
+
+
 class Server:
     """An application that is served from a thread."""
 
     def __init__(self, application: object) -> None:
         self.port = free_port()
-        config = uvicorn.Config(application, HOST, self.port, log_config=None, access_log=False, lifespan="off", loop="uvloop", ws="none")
+        quiet: dict[str, object] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
+        config = uvicorn.Config(application, HOST, self.port, loop="uvloop", http=_Impatient, **quiet)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
