@@ -165,7 +165,7 @@ def _object(properties: dict[str, Any], required: Sequence[str]) -> dict[str, An
 
 
 def _header(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "schema": {**_ID, "pattern": "^[!-~]+$"}}
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string", "maxLength": MAX_ID_LENGTH}}
 
 
 def _timeout() -> dict[str, Any]:
