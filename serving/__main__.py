@@ -1,7 +1,6 @@
 """``python -m serving --port N``: the BentoML service in one process.
 
-``bentoml serve`` puts an arbiter before its worker and six middlewares before the application. This runs the same service in the
-worker alone, and hands the paths that the application serves straight to it.
+``bentoml serve`` puts an arbiter before its worker, and asks for two processes. This runs the same service as the worker alone.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from mlops_assets.settings import HOST, Settings
 
 GRACE_SECONDS = 3
 """How long requests under way may take after SIGTERM, before the log is shipped."""
-
-OWN_PATHS = frozenset({"/predict", "/health", "/ready"})
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
@@ -46,28 +43,24 @@ def main() -> None:
 
 
 def _application() -> Application:
-    from bentoml._internal.container import BentoMLContainer  # type: ignore[attr-defined]
-    from bentoml._internal.server.metrics.prometheus import PrometheusClient
+    from serving.service import Release
 
-    # one process needs no files to add up the metrics of several
-    BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))
-    from serving.service import APP, Release
-
-    bento: Application = Release.to_asgi()  # type: ignore[attr-defined]
-
-    async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        await (APP if scope.get("path") in OWN_PATHS else bento)(scope, receive, send)
-
+    application: Application = Release.to_asgi()  # type: ignore[attr-defined]
     return application
 
 
 def _serve(application: Application, port: int) -> None:
     import uvicorn
 
+    from serving.connection import Connection
+
     uvicorn.run(
         application,
         host=HOST,
         port=port,
+        loop="uvloop",
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,72 +1,148 @@
-"""The HTTP face of a :class:`Replica`: ``/predict``, ``/health`` and ``/ready``."""
+"""The HTTP face of a :class:`Replica`, as a plain ASGI application: nothing stands between the server and it on the way of a request."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import perf_counter
+from typing import Any
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from mlops_assets.core.errors import NotReady
-from serving import protocol
+from serving import oip, protocol
+from serving.body import BodyReader, Disconnected, Receive, TooLarge
+from serving.exchange import EXCHANGES, RawHeaders, Response
+from serving.limits import BODY_SECONDS, REQUEST_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
 from serving.protocol import BadRequest
 from serving.replica import Replica
 
-MAX_BODY_BYTES = 16 * 2**20
-INLINE_ROWS = 64
-"""Up to this many rows are scored at once; more would keep the other requests waiting, and go to a thread."""
+Scope = MutableMapping[str, Any]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Read = Callable[[], Response]
+
+LARGE_BODY_BYTES = 64 * 2**10
+"""From here on a body is read and answered in a thread, so that the small ones need not wait for it."""
+
+DEADLINE_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
+"""How long the caller waits, in milliseconds: its own word goes before the gateway's."""
 
 _SHADOW_SUFFIX = "-shadow"
 _log = logging.getLogger(__name__)
 
 
-def create_app(replica: Replica) -> Starlette:
-    """The application that answers for this replica."""
-    release = {"x-mlops-release": replica.configuration.release}
+class App:
+    """The application that answers for a replica.
 
-    async def health(_: Request) -> Response:
-        return _json(b'{"status":"alive"}', 200, release)
+    Args:
+        replica: who scores and logs.
+        body_seconds: how long a body may take to arrive.
+    """
 
-    async def ready(_: Request) -> Response:
-        try:
-            replica.require_ready()
-        except NotReady as error:
-            return _json(msgspec.json.encode({"status": "not ready", "reason": str(error)}), 503, release)
-        return _json(b'{"status":"ready"}', 200, release)
+    def __init__(self, replica: Replica, body_seconds: float = BODY_SECONDS) -> None:
+        told = replica.configuration
+        self._replica, self._model, self._replay = replica, told.model, told.replay
+        self._roles = replica.metrics.roles
+        self._bodies = BodyReader(body_seconds)
+        self._release = (b"x-mlops-release", told.release.encode())
+        places = (f"/v2/models/{told.model}", f"/v2/models/{told.model}/versions/{told.release}")
+        self._asked: Mapping[str, str] = {"/predict": "predict", **{f"{place}/infer": "infer" for place in places}}
+        self._read: Mapping[str, Read] = {
+            "/health": lambda: Response(200, b'{"status":"alive"}'),
+            "/ready": self._ready,
+            "/v2": lambda: Response(200, oip.server_metadata(told.release)),
+            "/v2/health/live": lambda: Response(200, b'{"live":true}'),
+            "/v2/health/ready": self._ready,
+            "/openapi.json": lambda: Response(200, self._replica.require_ready().openapi),
+            "/docs": lambda: Response(200, self._replica.require_ready().page, ((b"content-type", b"text/html; charset=utf-8"),)),
+            **{f"{place}/ready": self._ready for place in places},
+            **dict.fromkeys(places, lambda: Response(200, self._replica.require_ready().metadata)),
+        }
 
-    async def predict(request: Request) -> Response:
+    def serves(self, path: str) -> bool:
+        """Whether a path is this application's."""
+        return path in self._asked or path in self._read or path.startswith("/v2/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        protocol_name = self._asked.get(path)
+        if protocol_name is not None and method == "POST":
+            response = await self._answer(protocol_name, dict(scope["headers"][::-1]), receive)
+        else:
+            response = self._tell(path, method, protocol_name is not None)
+        if response is None:
+            return
+        length = (b"content-length", b"%d" % len(response.body))
+        await send({"type": "http.response.start", "status": response.status, "headers": (*response.headers, length, self._release)})
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _answer(self, name: str, headers: RawHeaders, receive: Receive) -> Response | None:
+        """The answer to a request for scores; None if nobody waits for it any more."""
         began = perf_counter()
-        role = role_of(request.headers.get("host", ""), replica.configuration.model)
-        counts = replica.metrics[role]
+        exchange = EXCHANGES[name]
+        counted = self._roles[role_of(headers.get(b"host", b"").decode("latin-1"), self._model)]
         try:
-            body = await _answer(replica, request, role, began)
+            return await self._exchange(name, headers, receive, began)
+        except Disconnected:
+            return None
+        except TooLarge as error:
+            counted.refused("invalid")
+            return _closing(exchange.refuse(error))
         except BadRequest as error:
-            counts.outcomes["invalid"].inc()
-            return _json(error.body(), 422, release)
+            counted.refused("invalid")
+            return exchange.refuse(error)
+        except TooSlow as error:
+            counted.refused("invalid")
+            return _closing(exchange.fail(408, "too slow", error))
+        except Overloaded as error:
+            counted.refused("overloaded")
+            response = _later(exchange.fail(503, "overloaded", error), error.retry_after)
+            return _closing(response) if isinstance(error, NoRoom) else response
         except NotReady as error:
-            counts.outcomes["unready"].inc()
-            return _failure("not ready", str(error), 503, release)
-        except ClientDisconnect:
-            return Response(status_code=400)
+            counted.refused("unready")
+            return _later(exchange.fail(503, "not ready", error), 1)
         except Exception:
-            counts.outcomes["failed"].inc()
+            counted.refused("failed")
             _log.exception("a request failed")
-            return _failure("internal failure", "see the release's log", 500, release)
-        return _json(body, 200, release)
+            return exchange.fail(500, "internal failure", "see the release's log")
 
-    return Starlette(
-        routes=[
-            Route("/predict", predict, methods=["POST"]),
-            Route("/health", health, methods=["GET"]),
-            Route("/ready", ready, methods=["GET"]),
-        ]
-    )
+    async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float) -> Response:
+        loaded = self._replica.require_ready()
+        exchange = loaded.exchanges[name]
+        deadline = began + seconds_allowed(headers)
+        body = await self._bodies.read(receive)
+        told = protocol.read_headers(_text(headers, b"x-unit"), _text(headers, b"x-request-id"), self._replay)
+        is_large = len(body) > LARGE_BODY_BYTES
+        question = await asyncio.to_thread(exchange.read, body, headers, told) if is_large else exchange.read(body, headers, told)
+        scores = await loaded.queue.score(question.matrix, deadline)
+        numbers = scores.tolist()
+        decisions = [number >= loaded.threshold for number in numbers]
+        seconds, role = perf_counter() - began, role_of(headers.get(b"host", b"").decode("latin-1"), self._model)
+        self._replica.log(question.asked, role, numbers, decisions, seconds)
+        self._roles[role].answered(numbers, seconds)
+        if is_large:
+            return await asyncio.to_thread(exchange.answer, question, scores, numbers, decisions)
+        return exchange.answer(question, scores, numbers, decisions)
+
+    def _tell(self, path: str, method: str, is_asked: bool) -> Response:
+        """Everything but scores."""
+        read = self._read.get(path)
+        if read is None and not is_asked:
+            known = ", ".join((*self._asked, *self._read))
+            return Response(404, oip.error(f"{path[:200]}: got a path that is not known, expected one of {known}"))
+        if read is None or method not in ("GET", "HEAD"):
+            allowed = "POST" if read is None else "GET"
+            return Response(405, oip.error(f"{path}: got {method}, expected {allowed}"), (*_JSON, (b"allow", allowed.encode())))
+        try:
+            return read()
+        except NotReady as error:
+            return _json(503, {"status": "not ready", "reason": str(error), "error": str(error)})
+
+    def _ready(self) -> Response:
+        self._replica.require_ready()
+        return Response(200, b'{"status":"ready","ready":true}')
 
 
 def role_of(host: str, model: str) -> Role:
@@ -79,40 +155,42 @@ def role_of(host: str, model: str) -> Role:
     return "shadow" if name.endswith(_SHADOW_SUFFIX) and name != model else "live"
 
 
-async def _answer(replica: Replica, request: Request, role: Role, began: float) -> bytes:
-    signature = replica.require_ready().signature
-    headers = request.headers
-    asked = protocol.parse(
-        await _body(request),
-        signature.inputs,
-        unit=headers.get("x-unit"),
-        request_id=headers.get("x-request-id"),
-        replay=replica.configuration.replay,
-    )
-    large = len(asked.questions) > INLINE_ROWS
-    scores = await run_in_threadpool(replica.score, asked) if large else replica.score(asked)
-    decisions = replica.decide(scores)
-    seconds = perf_counter() - began
-    replica.log(asked, role, scores, decisions, seconds)
-    replica.metrics[role].answered(scores, seconds)
-    return protocol.answer(signature.model, replica.configuration.release, asked, scores, decisions)
+def seconds_allowed(headers: RawHeaders) -> float:
+    """How long the caller waits for an answer.
+
+    >>> seconds_allowed({b"x-request-timeout-ms": b"250", b"x-envoy-expected-rq-timeout-ms": b"10000"}), seconds_allowed({})
+    (0.25, 10.0)
+
+    Raises:
+        BadRequest: if the caller's own word is no number of milliseconds.
+    """
+    for name in DEADLINE_HEADERS:
+        if (value := headers.get(name)) is None:
+            continue
+        if value.isdigit() and len(value) <= 9 and int(value) > 0:
+            return int(value) / 1000
+        if name == DEADLINE_HEADERS[0]:
+            got = protocol.describe(value.decode("latin-1"))
+            raise BadRequest(f"{name.decode()} header", got, "milliseconds, 1 or more", "correct it or leave it out")
+    return REQUEST_SECONDS
 
 
-async def _body(request: Request) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise BadRequest(
-                "body", f"more than {MAX_BODY_BYTES} bytes", f"at most {MAX_BODY_BYTES}", "split the rows over several requests"
-            )
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _text(headers: RawHeaders, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
-def _json(body: bytes, status: int, headers: dict[str, str]) -> Response:
-    return Response(body, status, headers, media_type="application/json")
+_JSON = ((b"content-type", b"application/json"),)
 
 
-def _failure(what: str, why: str, status: int, headers: dict[str, str]) -> Response:
-    return _json(msgspec.json.encode({"error": {"what": what, "reason": why}}), status, headers)
+def _json(status: int, document: Mapping[str, object]) -> Response:
+    return Response(status, msgspec.json.encode(document))
+
+
+def _later(response: Response, seconds: int) -> Response:
+    return Response(response.status, response.body, (*response.headers, (b"retry-after", b"%d" % seconds)))
+
+
+def _closing(response: Response) -> Response:
+    """What ends the connection: the rest of a body may still be coming, and nobody will read it."""
+    return Response(response.status, response.body, (*response.headers, (b"connection", b"close")))

@@ -5,23 +5,43 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import msgspec
 
 from mlops_assets.adapters.prediction_log import Answer, LoggedInput
 from mlops_assets.core.errors import BadData, DigestMismatch, MlopsError, NotReady
 from mlops_assets.ports import ObjectStore
-from serving import model_file, protocol, runtime
+from serving import model_file, oip, openapi, runtime
 from serving.configuration import Configuration
+from serving.exchange import EXCHANGES, InferExchange, PredictExchange
 from serving.metrics import Metrics, Role
+from serving.pace import measure
 from serving.prediction_log import PredictionLog
 from serving.protocol import PredictRequest
 from serving.runtime import Runtime
+from serving.scoring import ScoringQueue
 
 RETRY_SECONDS = (0.5, 15.0)
 """The first wait when the model cannot be had yet, and the longest."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified and warmed model, and all that is made of its signature once."""
+
+    runtime: Runtime
+    queue: ScoringQueue
+    exchanges: Mapping[str, PredictExchange | InferExchange]
+    threshold: float
+    metadata: bytes
+    openapi: bytes
+    page: bytes
+    log: PredictionLog
 
 
 class Replica:
@@ -34,9 +54,9 @@ class Replica:
 
     def __init__(self, configuration: Configuration, objects: ObjectStore, metrics: Metrics) -> None:
         self.configuration = configuration
-        self.metrics = metrics.roles()
+        self.metrics = metrics
         self._objects, self._log_metrics = objects, metrics.log()
-        self._loaded: tuple[Runtime, PredictionLog] | None = None
+        self._loaded: Loaded | None = None
         self._reason = "the model is being loaded"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
@@ -51,31 +71,18 @@ class Replica:
         self._stop.set()
         self._thread.join(within)
         if self._loaded is not None:
-            self._loaded[1].close(deadline - time.monotonic())
+            self._loaded.log.close(deadline - time.monotonic())
 
-    def require_ready(self) -> Runtime:
-        """The verified and warmed model; :class:`NotReady` with the reason if there is none."""
+    def require_ready(self) -> Loaded:
+        """What answers; :class:`NotReady` with the reason if there is nothing yet."""
         if self._loaded is None:
             raise NotReady(f"{self.configuration.model} {self.configuration.release}: {self._reason}")
-        return self._loaded[0]
-
-    def score(self, request: PredictRequest) -> list[float]:
-        """The scores of a request's rows."""
-        model = self.require_ready()
-        scores: list[float] = model.score(protocol.matrix(request, model.signature.inputs)).tolist()
-        return scores
-
-    def decide(self, scores: Sequence[float]) -> list[bool]:
-        """Which scores are a yes."""
-        threshold = self.require_ready().signature.decision_threshold
-        return [score >= threshold for score in scores]
+        return self._loaded
 
     def log(self, request: PredictRequest, role: Role, scores: Sequence[float], decisions: Sequence[bool], seconds: float) -> None:
         """Log the answers to a request, which took ``seconds``."""
-        if self._loaded is None:
-            raise NotReady(self._reason)
         now = datetime.now(UTC)
-        self._loaded[1].append(
+        self.require_ready().log.append(
             Answer(
                 question.request_id, question.unit, role, score, decision, 1000 * seconds, now, question.event_time or now, question.values
             )
@@ -100,7 +107,7 @@ class Replica:
                 _log.info("%s %s is ready after %.1f s", self.configuration.model, self.configuration.release, time.monotonic() - began)
                 return
 
-    def _try_load(self) -> tuple[Runtime, PredictionLog]:
+    def _try_load(self) -> Loaded:
         told = self.configuration
         data = model_file.fetch(self._objects, told.home, told.model, told.release, told.digest)
         model = runtime.load(data, told.digest, told.threads)
@@ -109,7 +116,18 @@ class Replica:
             raise BadData(
                 f"model file: it is of the model {signature.model!r}, expected {told.model!r}: check what was registered as {told.release}"
             )
+        pace = measure(model.raw_score, len(signature.inputs))
+        _log.info("%s %s: %s", told.model, told.release, pace.reason)
         inputs = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
         log = PredictionLog(told.home, told.model, told.release, inputs, self._objects, self._log_metrics, told.limits)
         log.start()
-        return model, log
+        return Loaded(
+            runtime=model,
+            queue=ScoringQueue(model.score, pace, self.metrics.batch),
+            exchanges={name: kind(signature, told.release) for name, kind in EXCHANGES.items()},
+            threshold=signature.decision_threshold,
+            metadata=oip.metadata(signature, told.release),
+            openapi=msgspec.json.encode(openapi.document(signature, told.release)),
+            page=openapi.page(signature, told.release),
+            log=log,
+        )

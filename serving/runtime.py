@@ -34,12 +34,17 @@ class Runtime:
         Raises:
             BadData: if the model answers with anything but one finite number a row.
         """
-        scores: np.ndarray = self.session.run([SCORE_NAME], {INPUT_NAME: matrix})[0]
+        scores = self.raw_score(matrix)
         if scores.shape != (len(matrix),) or not np.isfinite(scores).all():
             raise BadData(
                 f"model {self.signature.model!r} ({self.digest[:12]}) answered {len(matrix)} rows with shape {scores.shape} and "
                 f"{int((~np.isfinite(scores)).sum())} scores that are not finite, expected one finite score a row: roll this release back"
             )
+        return scores
+
+    def raw_score(self, matrix: np.ndarray) -> np.ndarray:
+        """What the model answers, whether or not it makes sense."""
+        scores: np.ndarray = self.session.run([SCORE_NAME], {INPUT_NAME: matrix})[0]
         return scores
 
 

@@ -60,7 +60,7 @@ def routes(models: Iterable[Route]) -> str:
     ordered = sorted(models, key=lambda route: route.model)
     known = [route.model for route in ordered]
     every = [entry for route in ordered for entry in _model_routes(route)]
-    host = {"name": ROUTE_CONFIG, "domains": ["*"], "routes": [*every, _unknown(known)]}
+    host = {"name": ROUTE_CONFIG, "domains": ["*"], "routes": [*every, *_GATEWAY, _unknown(known)]}
     resource = {"@type": f"{_TYPE}config.route.v3.RouteConfiguration", "name": ROUTE_CONFIG, "virtual_hosts": [host]}
     return _discovery([resource])
 
@@ -100,6 +100,8 @@ def _listener(directory: Path, port: int) -> dict[str, Any]:
         "request_id_extension": {
             "typed_config": {"@type": f"{_TYPE}extensions.request_id.uuid.v3.UuidRequestIdConfig", "pack_trace_reason": False}
         },
+        # A release never meets who does not finish to say what he wants.
+        "request_headers_timeout": "10s",
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}],
     }
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
@@ -161,7 +163,23 @@ def _actions(route: Route) -> list[dict[str, Any]]:
         message = {"error": f"no release of {route.model} is in production", "expected": "a release that was promoted: see mlops status"}
         return [{"match": match, **_answer(503, message)} for match in (predict, protocol)]
     forward = _forward(route)
-    return [{"match": predict, "route": {**forward, "prefix_rewrite": "/predict"}}, {"match": protocol, "route": forward}]
+    told = [
+        {"match": {"path": f"/models/{route.model}{path}"}, "route": {**forward, "prefix_rewrite": path}}
+        for path in ("/openapi.json", "/docs")
+    ]
+    return [
+        {"match": predict, "route": {**forward, "prefix_rewrite": "/predict"}},
+        *[_named_release(route, release) for release in sorted({share.release for share in route.shares})],
+        {"match": protocol, "route": forward},
+        *told,
+    ]
+
+
+def _named_release(route: Route, release: str) -> dict[str, Any]:
+    """Who names a release that takes part in production is answered by it, and not by the one that his unit falls to."""
+    match = {"path_separated_prefix": f"/v2/models/{route.model}/versions/{release}"}
+    action = {"cluster": cluster_name(route.model, release), "timeout": REQUEST_TIMEOUT, "host_rewrite_literal": route.model}
+    return {"match": match, "route": action}
 
 
 def _forward(route: Route) -> dict[str, Any]:
@@ -185,11 +203,19 @@ def _weighted(model: str, share: Share) -> dict[str, Any]:
     return {"name": cluster_name(model, share.release), "weight": (share.end - share.start) * 100}
 
 
-def _unknown(known: list[str]) -> dict[str, Any]:
-    message = {"error": "no such model", "expected": "/models/<model>/predict or /v2/models/<model>/...", "models": known}
-    return {"match": {"prefix": "/"}, **_answer(404, message)}
-
-
 def _answer(status: int, message: Mapping[str, Any]) -> dict[str, Any]:
     body = {"inline_string": json.dumps(message)}
     return {"direct_response": {"status": status, "body": body}, "response_headers_to_add": _JSON}
+
+
+_GATEWAY = (
+    {"match": {"path": "/v2/health/live"}, **_answer(200, {"live": True})},
+    {"match": {"path": "/v2/health/ready"}, **_answer(200, {"ready": True})},
+    {"match": {"path": "/v2"}, **_answer(200, {"name": "mlops-assets", "version": "2", "extensions": ["binary_tensor_data"]})},
+)
+"""What clients of the Open Inference Protocol ask of the server before they ask a model: here that is the gateway itself."""
+
+
+def _unknown(known: list[str]) -> dict[str, Any]:
+    message = {"error": "no such model", "expected": "/models/<model>/predict or /v2/models/<model>/...", "models": known}
+    return {"match": {"prefix": "/"}, **_answer(404, message)}

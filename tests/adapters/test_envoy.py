@@ -47,6 +47,23 @@ def test_the_open_inference_protocol_is_passed_on_with_its_path(envoy, upstream)
     assert [path for path, _ in v1.seen] == ["/v2/models/protocol/infer", "/v2/models/protocol"]
 
 
+def test_who_names_a_release_meets_it_whatever_his_unit(envoy, upstream):
+    envoy.gateway().apply(route("named", 1, 5, upstream("v1"), upstream("v2")))
+    for release in ("v1", "v2"):
+        path = f"/v2/models/named/versions/{release}/infer"
+        assert {ask(envoy.port, path, {"x-unit": unit}).release for unit in UNITS[:20]} == {release}
+    answers = {ask(envoy.port, "/v2/models/named/versions/v3/infer", {"x-unit": unit}).release for unit in UNITS[:40]}
+    assert answers <= {"v1", "v2"}  # which say that they are not v3
+
+
+def test_the_gateway_is_the_server_of_the_open_inference_protocol(envoy, upstream):
+    envoy.gateway().apply(route("told", 1, 0, upstream("v1")))
+    for path in ("/v2", "/v2/health/live", "/v2/health/ready"):
+        answer = ask(envoy.port, path, method="GET")
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert ask(envoy.port, "/models/told/openapi.json", method="GET").release == "v1"
+
+
 def test_a_unit_always_meets_the_same_release(envoy, upstream):
     envoy.gateway().apply(route("sticky", 1, 50, upstream("v1"), upstream("v2")))
     first = who_answers(envoy, "sticky")

@@ -28,9 +28,10 @@ class Served:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self, **environment: str) -> "Served":
+    def start(self, *command: str, **environment: str) -> "Served":
+        """Run it, or what else ``command`` says; ``{port}`` is where it is expected."""
         with (self.home / "release.log").open("ab") as log:
-            command = [sys.executable, "-m", "serving", "--port", str(self.port)]
+            command = [part.format(port=self.port) for part in command or (sys.executable, "-m", "serving", "--port", "{port}")]
             self.process = subprocess.Popen(command, env=self.environment | environment, stdout=log, stderr=log)
         eventually(lambda: self.process.poll() is not None or self._listens(), within=30)
         return self

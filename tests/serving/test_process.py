@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,19 @@ def test_a_release_answers_refuses_counts_and_ships_its_log_on_sigterm(served, s
     assert release.process.returncode == 0
     assert request_ids(store, "whole-life") == ["copy", *(f"r{number:02}" for number in range(20))]
     assert "Traceback" not in release.log()
+
+
+def test_bentoml_serve_runs_the_same_service(served, store, tmp_path):
+    model = register(store, "bento")
+    bentoml = str(Path(sys.executable).with_name("bentoml"))
+    told = {"BENTOML_HOME": str(tmp_path / "bento"), "BENTOML_DO_NOT_TRACK": "True"}
+    release = served("bento", "v1", model.digest, **told).start(bentoml, "serve", "serving.service:Release", "-p", "{port}").wait_ready()
+    assert release.predict(ASKED, x_request_id="r").status == 200
+    assert 'mlops_predictions_total{model="bento",outcome="answered",release="v1",role="live"} 1.0' in release.get("/metrics").body.decode()
+    for path in ("/livez", "/readyz", "/v2/health/live", "/openapi.json", "/docs.json", "/"):
+        assert release.get(path).status == 200, path
+    release.stop()
+    assert request_ids(store, "bento") == ["r"]
 
 
 def test_a_model_that_was_changed_is_not_served_and_the_reason_is_told(served, store):

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from mlops_assets.core.signature import encode
 from serving import protocol
 from serving.protocol import BadRequest, PredictRequest
+from serving.typed import TypedReader
 from tests.serving.models import GOOD, INPUTS
+
+READER = TypedReader(INPUTS)
 
 
 def parse(document: object, unit: str | None = None, request_id: str | None = None, replay: bool = False) -> PredictRequest:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return protocol.parse(body, INPUTS, unit=unit, request_id=request_id, replay=replay)
+    return READER.read(body, protocol.read_headers(unit, request_id, replay))
 
 
 def test_a_row_is_read_as_the_model_takes_it():
@@ -23,7 +26,7 @@ def test_a_row_is_read_as_the_model_takes_it():
     (question,) = request.questions
     assert (question.request_id, question.unit, question.event_time) == ("r", "u", None)
     assert question.values == (7.0, None, "UA")
-    np.testing.assert_array_equal(protocol.matrix(request, INPUTS), np.array([[7, np.nan, 1]], dtype=np.float32))
+    np.testing.assert_array_equal(READER.matrix(request), np.array([[7, np.nan, 1]], dtype=np.float32))
 
 
 def test_without_a_unit_the_header_is_the_unit_and_then_the_request_id():
@@ -51,7 +54,7 @@ def test_an_event_time_is_read_in_replay_mode_in_any_zone():
 
 def test_an_unknown_category_is_answered_since_the_model_has_a_place_for_it():
     request = parse({"inputs": {**GOOD, "carrier": "ZZ"}})
-    assert protocol.matrix(request, INPUTS)[0, 2] == -1
+    assert READER.matrix(request)[0, 2] == -1
 
 
 @pytest.mark.parametrize(
@@ -115,11 +118,11 @@ def test_an_event_time_without_a_zone_or_sense_is_refused(text):
 
 def _parses_or_refuses(body: bytes, unit: str | None = None, request_id: str | None = None, replay: bool = False) -> None:
     try:
-        request = protocol.parse(body, INPUTS, unit=unit, request_id=request_id, replay=replay)
+        request = READER.read(body, protocol.read_headers(unit, request_id, replay))
     except BadRequest as error:
         json.loads(error.body())
         return
-    rows = protocol.matrix(request, INPUTS)
+    rows = READER.matrix(request)
     assert rows.shape == (len(request.questions), len(INPUTS))
     assert not np.isinf(rows).any()
     json.loads(protocol.answer("m", "v1", request, [0.5] * len(rows), [True] * len(rows)))
@@ -149,6 +152,33 @@ def test_no_json_breaks_the_parser(document, unit, request_id, replay, ascii_onl
     _parses_or_refuses(body, unit, request_id, replay)
 
 
+def _read_by(read, body: bytes, headers: protocol.Headers) -> object:
+    try:
+        return read(body, headers)
+    except BadRequest as error:
+        return error.body()
+
+
+@settings(max_examples=600, deadline=None)
+@given(requests | json_values, st.none() | st.text(max_size=3), st.booleans())
+def test_the_compiled_types_and_the_parser_that_explains_agree(document, unit, replay):
+    if isinstance(document, dict) and "request_id" not in document:
+        document["request_id"] = "given"  # else each would make up its own
+    body, headers = json.dumps(document).encode("utf-8", "surrogatepass"), protocol.Headers(unit or None, "r", replay)
+    explained = _read_by(lambda *given: protocol.parse(given[0], INPUTS, given[1]), body, headers)
+    assert _read_by(READER.read, body, headers) == explained
+
+
+def test_a_right_request_never_takes_the_slow_way(monkeypatch):
+    monkeypatch.setattr(protocol, "parse", lambda *_: pytest.fail("the parser that explains was asked"))
+    for document in (
+        {"inputs": GOOD},
+        {"unit": "u", "request_id": "r", "inputs": {**GOOD, "hour": None}},
+        {"rows": [{"inputs": GOOD}] * 3},
+    ):
+        assert parse(document).questions[0].values[2] == "UA"
+
+
 numbers = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-(2**60), 2**60)
 
 
@@ -158,5 +188,5 @@ def test_what_is_served_is_what_training_would_have_encoded(table):
     names = [feature.name for feature in INPUTS]
     request = parse({"rows": [{"inputs": dict(zip(names, row, strict=True))} for row in table]})
     expected = encode(INPUTS, dict(zip(names, zip(*table, strict=True), strict=True)))
-    np.testing.assert_array_equal(protocol.matrix(request, INPUTS), expected)
+    np.testing.assert_array_equal(READER.matrix(request), expected)
     assert not math.isinf(float(expected[0, 0]))

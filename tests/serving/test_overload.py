@@ -1,0 +1,153 @@
+"""What a release does to clients that are too many, too slow or too large, and what the others notice of it."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from serving import body, limits
+from tests.servers import HOST, ask, eventually
+from tests.serving.models import GOOD
+from tests.serving.world import World
+
+ASKED = json.dumps({"unit": "u", "inputs": GOOD}).encode()
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path, body_seconds=0.5)
+    world.ready()
+    yield world
+    world.close()
+
+
+def slow_down(world: World, seconds: float) -> None:
+    """Make a call of the model take so long, whatever its rows, and a request a call."""
+    queue = world.replica.require_ready().queue
+    score = queue._score
+
+    def slowly(matrix: np.ndarray) -> np.ndarray:
+        time.sleep(seconds)
+        return score(matrix)
+
+    queue._score, queue._call_seconds, queue._batch_rows = slowly, seconds, 1
+
+
+def send_slowly(port: int, head: bytes, answers: list[bytes]) -> None:
+    with socket.create_connection((HOST, port), timeout=10) as connection:
+        connection.sendall(head)
+        answers.append(connection.recv(65536))
+
+
+def test_a_body_that_does_not_come_is_given_up_and_the_others_do_not_notice(world):
+    answers: list[bytes] = []
+    head = b"POST /predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: 100\r\n\r\n{"
+    clients = [threading.Thread(target=send_slowly, args=(world.port, head, answers)) for _ in range(50)]
+    for client in clients:
+        client.start()
+    while any(client.is_alive() for client in clients):
+        assert world.client.post("/predict", content=ASKED).status_code == 200
+    assert len(answers) == 50
+    assert all(answer.startswith(b"HTTP/1.1 408") and b"connection: close" in answer for answer in answers)
+    assert world.counted("failed") == 0
+
+
+@pytest.mark.parametrize("head", [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nhost: tiny\r\nx: "], ids=["nothing", "a line", "a header"])
+def test_a_head_that_does_not_come_closes_the_connection(world, head):
+    answers: list[bytes] = []
+    send_slowly(world.port, head, answers)
+    assert answers == [b""]
+
+
+def test_a_connection_that_was_answered_may_rest(world):
+    connection = http.client.HTTPConnection(HOST, world.port, timeout=5)
+    for pause in (0, 1.2):
+        time.sleep(pause)
+        connection.request("POST", "/predict", ASKED)
+        assert connection.getresponse().read().startswith(b'{"model":"tiny"')
+
+
+def test_a_body_without_end_is_cut_off(world, monkeypatch):
+    monkeypatch.setattr(body, "MAX_BODY_BYTES", 100_000)
+    with socket.create_connection((HOST, world.port), timeout=10) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost: tiny\r\ntransfer-encoding: chunked\r\n\r\n")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012 - it is closed while it is sent
+            while True:
+                connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                time.sleep(0.001)
+    assert world.counted("invalid") == 1
+
+
+def test_large_bodies_together_have_a_bound(world, monkeypatch):
+    monkeypatch.setattr(body, "MAX_BYTES_AT_ONCE", 800_000)
+    rows = json.dumps({"rows": [{"inputs": GOOD}] * 10_000}).encode()
+    half = b"POST /predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: %d\r\n\r\n%s" % (len(rows), rows[:300_000])
+    with socket.create_connection((HOST, world.port), timeout=10) as connection:
+        connection.sendall(half)
+        time.sleep(0.1)
+        answer = ask(world.port, "/predict", body=rows)
+    assert (answer.status, answer.headers["retry-after"], answer.headers["connection"]) == (503, "1", "close")
+    eventually(lambda: ask(world.port, "/predict", body=rows).status == 200)
+
+
+def test_what_cannot_be_answered_in_time_is_a_503_at_once_that_says_when(world):
+    slow_down(world, 0.2)
+    began = time.perf_counter()
+    answer = world.client.post("/predict", content=ASKED, headers={"x-request-timeout-ms": "50"})
+    assert time.perf_counter() - began < 0.15
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "deadline" in answer.json()["error"]["reason"]
+    assert world.counted("overloaded") == 1
+    through_gateway = {"x-envoy-expected-rq-timeout-ms": "50"}
+    assert world.client.post("/v2/models/tiny/infer", json=ONE, headers=through_gateway).status_code == 503
+    assert world.client.post("/predict", content=ASKED, headers={"x-request-timeout-ms": "2000"}).status_code == 200
+
+
+ONE = {"inputs": [{"name": "features", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 0]}]}
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "soon", "1.5", "9" * 40])
+def test_a_deadline_that_is_none_is_a_422(world, text):
+    answer = world.client.post("/predict", content=ASKED, headers={"x-request-timeout-ms": text})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "x-request-timeout-ms header")
+
+
+def test_with_more_clients_than_it_bears_a_release_answers_as_many_as_before_and_refuses_the_rest(world):
+    slow_down(world, 0.01)
+    deadline = {"x-request-timeout-ms": "150"}
+
+    def load(clients: int, seconds: float = 1.0) -> tuple[int, int, float]:
+        def one(_: int) -> list[tuple[int, float]]:
+            found, end = [], time.monotonic() + seconds
+            connection = http.client.HTTPConnection(HOST, world.port, timeout=10)
+            while time.monotonic() < end:
+                began = time.monotonic()
+                connection.request("POST", "/predict", ASKED, deadline)
+                response = connection.getresponse()
+                response.read()
+                found.append((response.status, time.monotonic() - began))
+                if response.status == 503:
+                    time.sleep(0.02)
+            return found
+
+        with ThreadPoolExecutor(clients) as pool:
+            found = [each for part in pool.map(one, range(clients)) for each in part]
+        good = [spent for status, spent in found if status == 200]
+        return len(good), len(found) - len(good), max(good)
+
+    peak, refused, _ = load(5)
+    assert refused == 0
+    goodput, refused, slowest = load(40)
+    assert refused > 0
+    assert goodput >= 0.8 * peak  # the clients share the machine with it
+    assert slowest < 0.5
+    assert world.client.get("/ready").status_code == 200
+
+
+def test_the_limits_leave_room_for_the_largest_body():
+    assert limits.MAX_BODY_BYTES < limits.MAX_BYTES_AT_ONCE
