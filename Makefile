@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -54,6 +54,10 @@ bench-gate: install  ## how often a gate is wrong: false promotions, coverage of
 
 bench-drift: install  ## drift of Parquet files beside Evidently and DuckDB, and false alarms by policy
 	$(BIN)/python -m bench.drift
+
+bench-serving: install  ## a release beside bare ASGI, BentoML's @api, MLflow, MLServer and KServe: requests/s, latency, memory
+	bash deploy/bench_tools.sh
+	$(BIN)/python -m bench.serving
 
 clean:  ## the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
