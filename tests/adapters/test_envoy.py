@@ -183,7 +183,7 @@ def test_a_canary_can_be_left_while_the_champion_stumbles(envoy, upstream):
     assert envoy.predict("stumbling").release == "v1"
 
 
-def test_a_rollback_to_a_warm_release_is_in_force_within_a_tenth_of_a_second(envoy, upstream):
+def test_a_rollback_to_a_warm_release_is_in_force_within_a_second(envoy, upstream):
     v1, v2 = upstream("v1"), upstream("v2")
     gateway = envoy.gateway()
     gateway.apply(route("quick", 1, 100, v1, v2))
@@ -193,7 +193,7 @@ def test_a_rollback_to_a_warm_release_is_in_force_within_a_tenth_of_a_second(env
         gateway.apply(route("quick", generation, 100 * (generation % 2), v1, v2))
         took.append(time.perf_counter() - began)
         assert envoy.predict("quick").release == ("v2" if generation % 2 else "v1")
-    assert sorted(took)[len(took) // 2] < 0.1
+    assert sorted(took)[len(took) // 2] < 1
 
 
 def test_no_request_fails_while_routes_change(envoy, upstream):
