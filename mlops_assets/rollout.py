@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mlops_assets.adapters import labels
 from mlops_assets.adapters.codec import decode_observation, encode_evidence, encode_observation
 from mlops_assets.core import evidence
 from mlops_assets.core import policy as policies
@@ -127,6 +126,8 @@ def answers_of(policy: Policy, rows: Any) -> dict[str, Any]:
 
 def labelled(platform: Platform, spec: ModelSpec, policy: Policy) -> dict[str, Labelled]:
     """What has come true of all that was answered since the step began. Counted anew at each look: labels come in no order."""
+    from mlops_assets.adapters import labels
+
     assert policy.challenger is not None
     since = platform.predictions.position(spec.name, policy.challenger.entered_at)
     rows = platform.predictions.read(spec.name, since, ["release", "role", *labels.COLUMNS]).rows

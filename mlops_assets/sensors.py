@@ -7,7 +7,7 @@ function; a model that raises is logged and does not stop the others.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -117,8 +117,10 @@ def in_flight(instance: dg.DagsterInstance) -> frozenset[tuple[str, str]]:
 
 def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
     """Ask for one run a contiguous range of days with changed files. Newest times are remembered, not every file."""
+    asked = _ask_again(tick, spec) if (spec.name, "ingest") not in tick.busy else tick.state.get("asked", [])
     found = tick.platform.objects.list(landing.prefix(spec.name))
     newest = max((info.modified for info in found), default=None)
+    tick.state = {**tick.state, "asked": asked}
     if newest is None or (timedelta(0) <= tick.platform.clock() - newest < QUIET and _waited_less(tick, LONGEST_WAIT)):
         return
     since = datetime.fromisoformat(tick.state["since"]) if "since" in tick.state else None
@@ -127,11 +129,30 @@ def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
     days = {date.fromisoformat(part) for info in fresh if (part := _day_part(info.key)) and _in_range(spec, part)}
     pending = set(tick.state.get("pending", [])) | {day.isoformat() for day in days}
     edge = [_identity(info.key, info.etag) for info in found if info.modified >= newest - _EDGE]
-    tick.state = {"since": newest.isoformat(), "edge": edge, "pending": sorted(pending)}
-    if pending and (spec.name, "ingest") not in tick.busy:
-        for start, end in partition_ranges([date.fromisoformat(day) for day in pending]):
-            tick.requests.append(_ingest_request(spec, start, end))
+    tick.state = {"since": newest.isoformat(), "edge": edge, "pending": sorted(pending), "asked": asked}
+    if pending and (spec.name, "ingest") not in tick.busy and not tick.requests:
+        ranges = partition_ranges([date.fromisoformat(day) for day in pending])
+        tick.state["asked"] = asked + [[start.isoformat(), end.isoformat(), newest.isoformat()] for start, end in ranges]
         tick.state["pending"] = []
+        _ask_again(tick, spec)
+
+
+def _ask_again(tick: Tick, spec: ModelSpec) -> list[list[str]]:
+    """Ask for the runs that have not succeeded yet, unless they were tried often enough; returns what is still to succeed.
+
+    Each is the first and the last of its days, and the time of the newest file when it was first asked for.
+    """
+    open_ = []
+    for start, end, newest in tick.state.get("asked", []):
+        intent = f"{spec.name}/ingest/{start}/{end}/{newest}"
+        past = _runs_of(tick.instance, intent)
+        if (past and past[0].dagster_run.is_success) or len(past) >= TRIES:
+            continue
+        open_.append([start, end, newest])
+        days = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
+        request = _request(tick, spec, intent, (*spec.data.datasets, "features"), "ingest", {}, None, TRIES, days)
+        tick.requests += [request] if request else []
+    return open_
 
 
 def look_for_training(tick: Tick, spec: ModelSpec) -> None:
@@ -332,13 +353,6 @@ def _request_training(tick: Tick, spec: ModelSpec, as_of: datetime, trigger: str
     tick.requests += [request] if request else []
 
 
-def _ingest_request(spec: ModelSpec, start: date, end: date) -> dg.RunRequest:
-    nouns = (*spec.data.datasets, "features")
-    range_tags = {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": end.isoformat()}
-    tags = {MODEL_TAG: spec.name, STAGE_TAG: "ingest", **range_tags}
-    return dg.RunRequest(asset_selection=[keys.key(spec, noun) for noun in nouns], tags=tags)
-
-
 def _request(
     tick: Tick,
     spec: ModelSpec,
@@ -348,6 +362,7 @@ def _request(
     config: dict[str, Any],
     partition: str | None,
     tries: int | None,
+    tags: Mapping[str, str] | None = None,
 ) -> dg.RunRequest | None:
     """A run for an intent, unless it was tried often enough or not long enough ago. The try is in the run key, which counts for ever."""
     past = _runs_of(tick.instance, intent)
@@ -360,7 +375,7 @@ def _request(
         run_config=config,
         partition_key=partition,
         asset_selection=[keys.key(spec, noun) for noun in nouns],
-        tags={MODEL_TAG: spec.name, STAGE_TAG: stage, INTENT_TAG: intent},
+        tags={MODEL_TAG: spec.name, STAGE_TAG: stage, INTENT_TAG: intent, **(tags or {})},
     )
 
 

@@ -1,5 +1,8 @@
 """What the prediction log becomes of a canary's evidence."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,3 +60,11 @@ def test_the_signs_of_units_add_up_over_looks_and_tell_how_many_requests_they_se
     # 64 signs know the sum of squares to sqrt(2 / 64) = 18 %; four of those are allowed.
     assert design_effect(whole, len(units), 1.0) == pytest.approx(20, rel=0.72)
     assert design_effect(unit_signs(pd.Series(range(10_000)).astype(str)), 10_000, 1.0) < 1.8
+
+
+def test_a_rollback_imports_nothing_heavy():
+    """``mlops rollback`` has a second, and pandas alone takes a third of one (ADR 8)."""
+    imports = "import mlops_assets.cli, mlops_assets.adapters.local, mlops_assets.operations"
+    told = subprocess.run([sys.executable, "-c", f"{imports}, sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    heavy = {"pandas", "scipy", "pydantic", "dagster", "mlflow", "feast", "boto3", "pyarrow", "matplotlib", "httpx"}
+    assert heavy & set(told.stdout.split()) == set()

@@ -16,7 +16,7 @@ from mlops_assets.adapters.memory import (
     onnx_predictors,
 )
 from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
-from mlops_assets.core.evidence import begin, observe
+from mlops_assets.core.evidence import Logged, begin, observe
 from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.policy import Mirror
 from mlops_assets.core.routing import Route, Share
@@ -96,7 +96,7 @@ def test_counts_and_latencies_make_an_observation_across_gateways_and_a_restart(
     world.gateway.send(MODEL, requests(1_000), gateway="east")
     world.gateway.restart("west")
     world.gateway.send(MODEL, requests(500), gateway="west")
-    seen = observe(seen, world.gateway.sample(MODEL), {}, "", NOON)
+    seen = observe(seen, world.gateway.sample(MODEL), Logged(""), NOON)
     assert sum(traffic.requests for traffic in seen.traffic.values()) == 1_500
     assert seen.traffic["v1"].errors == 0
     assert 3 < seen.traffic["v1"].latency_quantile(0.5) <= 5

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.adapters import tables
 from mlops_assets.core.canary import Move
+from mlops_assets.core.errors import Unavailable
 from mlops_assets.core.policy import Author, describe
 from mlops_assets.operations import Operator
 from mlops_assets.ports import Platform
 from mlops_assets.rollout import decide_now
+from mlops_assets.sensors import TRIES
 from tests.assets.gifts import HOUR, NAME, Gifts, assert_settled
 from tests.world import World
 
@@ -180,3 +183,38 @@ def test_an_action_killed_anywhere_is_finished_by_the_night_shift_once(shop: Gif
             assert_settled(world)
         except AssertionError as error:
             raise AssertionError(told) from error
+
+
+def test_an_ingest_whose_run_died_is_made_again_and_a_day_is_not_forgotten(shop: Gifts, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, _ = shop.world()
+    write, died = tables.write_day, []
+
+    def dying(*arguments: Any) -> str:
+        if not died:
+            died.append(arguments)
+            raise Unavailable("the object store does not answer")
+        return write(*arguments)
+
+    monkeypatch.setattr(tables, "write_day", dying)
+    shop.sample.land(world.objects, 3)
+    world.clock.advance(HOUR)
+    world.tick("new_data")
+    assert [run.success for run in world.runs] == [False]
+    world.tick("new_data")
+    assert [run.success for run in world.runs] == [False, True]
+    assert len(world.materializations(NAME, "events")) == 3
+    world.clock.advance(HOUR)
+    assert world.tick("new_data") == 0
+
+
+def test_an_ingest_that_never_succeeds_is_tried_three_times_and_then_left_to_a_person(shop: Gifts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: Any) -> str:
+        raise Unavailable("the object store does not answer")
+
+    world, _ = shop.world()
+    monkeypatch.setattr(tables, "write_day", broken)
+    shop.sample.land(world.objects, 2)
+    for _ in range(6):
+        world.clock.advance(HOUR)
+        world.settle()
+    assert [run.success for run in world.runs] == [False] * TRIES
