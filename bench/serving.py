@@ -162,9 +162,8 @@ def judge(ours_and_parts: Sequence[Measured], peers: Sequence[Measured], hop: Se
 
 
 def table(measured: Sequence[Measured]) -> str:
-    lines = [
-        f"{'server':<24}{'conns':>6}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>8}{'failed':>8}{'idle MB':>9}{'loaded MB':>11}{'ours':>8}"
-    ]
+    heads = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>8}{'failed':>8}{'idle MB':>9}{'loaded MB':>11}{'ours':>8}"
+    lines = [f"{'server':<24}{'conns':>6}{heads}"]
     for each in measured:
         if each.skipped:
             lines.append(f"{each.name:<24} skipped: {each.skipped}")
