@@ -41,12 +41,16 @@ OF_BARE, TIMES_PEER, P99_OF_BARE, HOP_MS = 0.6, 6.0, 3.0, 0.15
 
 @dataclass
 class Measured:
-    """A server's memory, idle and after the load, and its points; ``skipped`` says why there are none."""
+    """A server's memory, idle and after the load, and its points; ``skipped`` says why there are none.
+
+    ``ours_times`` is how many requests/s ours answered for each of a peer's, by connections, loaded in turn with it.
+    """
 
     name: str
     idle_mb: float = 0.0
     loaded_mb: float = 0.0
     points: dict[int, Point] = field(default_factory=dict)
+    ours_times: dict[int, float] = field(default_factory=dict)
     skipped: str = ""
 
 
@@ -108,11 +112,17 @@ def measure(servers: Sequence[Server], work: Path, seconds: int, rounds: int) ->
         return [measured for *_, measured in started]
 
 
-def measure_peers(names: Sequence[str], model: Path, row: list[float], work: Path, seconds: int) -> list[Measured]:
+def measure_peers(names: Sequence[str], ours: Server, model: Path, row: list[float], work: Path, seconds: int) -> list[Measured]:
+    """The peers, one after the other, each in turn with ours."""
     found = []
     for name in names:
         try:
-            found += measure([PEERS[name](model, row, work)], work, seconds, 1)
+            peer, beside = measure([PEERS[name](model, row, work), ours], work, seconds, 1)
+            peer.ours_times = {
+                connections: beside.points[connections].requests_per_second / point.requests_per_second
+                for connections, point in peer.points.items()
+            }
+            found.append(peer)
         except Exception as error:  # whatever keeps a peer from running is told, and the others are measured
             found.append(Measured(name, skipped=f"{type(error).__name__}: {str(error)[-300:]}"))
     return found
@@ -146,21 +156,23 @@ def judge(ours_and_parts: Sequence[Measured], peers: Sequence[Measured], hop: Se
         Figure("times bare ASGI's p99", whole.p99_ms / least.p99_ms, P99_OF_BARE, at_most=True),
         Figure("ms for a hop through Envoy", hop[1].points[1].p50_ms - hop[0].points[1].p50_ms, HOP_MS, at_most=True),
     ]
-    if ran := [peer.points[32].requests_per_second for peer in peers if not peer.skipped]:
-        figures.append(Figure("times the best peer's requests/s", whole.requests_per_second / max(ran), TIMES_PEER))
+    if ran := [peer.ours_times[32] for peer in peers if not peer.skipped]:
+        figures.append(Figure("times the best peer's requests/s", min(ran), TIMES_PEER))
     return figures
 
 
 def table(measured: Sequence[Measured]) -> str:
-    lines = [f"{'server':<24}{'conns':>6}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>8}{'failed':>8}{'idle MB':>9}{'loaded MB':>11}"]
+    heads = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>8}{'failed':>8}{'idle MB':>9}{'loaded MB':>11}{'ours':>8}"
+    lines = [f"{'server':<24}{'conns':>6}{heads}"]
     for each in measured:
         if each.skipped:
             lines.append(f"{each.name:<24} skipped: {each.skipped}")
         for connections, point in each.points.items():
             memory = f"{each.idle_mb:>9.0f}{each.loaded_mb:>11.0f}" if each.idle_mb else ""
+            times = f"{f'× {each.ours_times[connections]:.1f}':>8}" if each.ours_times else ""
             lines.append(
                 f"{each.name:<24}{connections:>6}{point.requests_per_second:>9.0f}{point.p50_ms:>9.2f}{point.p99_ms:>9.2f}"
-                f"{point.cpu_us:>8.0f}{point.failed:>8}{memory}"
+                f"{point.cpu_us:>8.0f}{point.failed:>8}{memory}{times}"
             )
     return "\n".join(lines)
 
@@ -208,7 +220,7 @@ def main() -> None:
         environment |= start_store(work / "s3", stack)
         own = [bare(file, row), *(ours(part, environment, row) for part in ("nothing", *PARTS))]
         measured = measure(own, work, told.seconds, told.rounds)
-        peers = measure_peers(names, file, row, work, told.seconds)
+        peers = measure_peers(names, own[1], file, row, work, told.seconds)
         hop = measure_hop(own[1], work, told.seconds, told.rounds)
     figures = judge(measured, peers, hop)
     result = {
