@@ -33,7 +33,10 @@ TRIES = 3
 """How often a run for the same intent is started before a person has to look."""
 
 RETRY_SECONDS = 10.0
-"""The wait before a second try; it doubles with each further one."""
+"""The wait before a second try; it doubles with each further one ..."""
+
+LONGEST_RETRY_SECONDS = 3600.0
+"""... up to this."""
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -138,19 +141,19 @@ def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
 
 
 def _ask_again(tick: Tick, spec: ModelSpec) -> list[list[str]]:
-    """Ask for the runs that have not succeeded yet, unless they were tried often enough; returns what is still to succeed.
+    """Ask for the runs that have not succeeded yet, ever more seldom and without end: nothing that landed is forgotten.
 
-    Each is the first and the last of its days, and the time of the newest file when it was first asked for.
+    Returns what is still to succeed; each is the first and the last of its days, and the time of the newest file when it was asked for.
     """
     open_ = []
     for start, end, newest in tick.state.get("asked", []):
         intent = f"{spec.name}/ingest/{start}/{end}/{newest}"
         past = _runs_of(tick.instance, intent)
-        if (past and past[0].dagster_run.is_success) or len(past) >= TRIES:
+        if past and past[0].dagster_run.is_success:
             continue
         open_.append([start, end, newest])
         days = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
-        request = _request(tick, spec, intent, (*spec.data.datasets, "features"), "ingest", {}, None, TRIES, days)
+        request = _request(tick, spec, intent, (*spec.data.datasets, "features"), "ingest", {}, None, None, days)
         tick.requests += [request] if request else []
     return open_
 
@@ -368,7 +371,9 @@ def _request(
     past = _runs_of(tick.instance, intent)
     if tries is not None and len(past) >= tries:
         return None
-    if past and tick.platform.clock() < past[0].create_timestamp + timedelta(seconds=RETRY_SECONDS * 2 ** (len(past) - 1)):
+    if past and tick.platform.clock() < past[0].create_timestamp + timedelta(
+        seconds=min(RETRY_SECONDS * 2 ** (len(past) - 1), LONGEST_RETRY_SECONDS)
+    ):
         return None
     return dg.RunRequest(
         run_key=f"{intent}/{len(past)}",

@@ -14,7 +14,6 @@ from mlops_assets.core.policy import Author, describe
 from mlops_assets.operations import Operator
 from mlops_assets.ports import Platform
 from mlops_assets.rollout import decide_now
-from mlops_assets.sensors import TRIES
 from tests.assets.gifts import HOUR, NAME, Gifts, assert_settled
 from tests.world import World
 
@@ -207,14 +206,19 @@ def test_an_ingest_whose_run_died_is_made_again_and_a_day_is_not_forgotten(shop:
     assert world.tick("new_data") == 0
 
 
-def test_an_ingest_that_never_succeeds_is_tried_three_times_and_then_left_to_a_person(shop: Gifts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ingest_that_keeps_failing_is_not_forgotten(shop: Gifts, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_arguments: Any) -> str:
         raise Unavailable("the object store does not answer")
 
     world, _ = shop.world()
-    monkeypatch.setattr(tables, "write_day", broken)
     shop.sample.land(world.objects, 2)
-    for _ in range(6):
-        world.clock.advance(HOUR)
-        world.settle()
-    assert [run.success for run in world.runs] == [False] * TRIES
+    with monkeypatch.context() as outage:
+        outage.setattr(tables, "write_day", broken)
+        for _ in range(5):
+            world.clock.advance(2 * HOUR)
+            world.tick("new_data")
+    assert [run.success for run in world.runs] == [False] * 5
+    world.clock.advance(2 * HOUR)
+    world.tick("new_data")
+    assert world.runs[-1].success
+    assert world.tick("new_data") == 0
