@@ -115,10 +115,10 @@ def test_a_release_survives_the_death_of_every_process(story: demo.Story) -> Non
             Stack(story.settings).up()
         order.pop(0)
         # Time for what was killed to come back, and for the release to go on.
-        time.sleep(5)
+        time.sleep(10)
 
     assert order == []
-    assert wait_until(lambda: story.policy().last("v3", "promote", "abort", "refuse") is not None, within=240), story.policy()
+    assert wait_until(lambda: story.policy().last("v3", "promote", "abort", "refuse") is not None, within=420), story.policy()
     assert wait_until(lambda: is_settled(story), within=120), (differences(story.platform, demo.MODEL), wrongly_recorded(story))
     entered = Counter((change.release, change.action, change.attempt, change.step) for change in story.policy().log)
     assert set(entered.values()) == {1}
