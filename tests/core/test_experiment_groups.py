@@ -17,7 +17,7 @@ def equal(looks: int) -> tuple[float, ...]:
 @pytest.mark.parametrize(
     ("spending", "looks", "published"),
     [
-        # R ldbounds and gsDesign (sfLDOF, sfLDPocock; alpha 0.025 a side); Reboussin et al., Controlled Clinical Trials 21, 2000
+        # R ldbounds and gsDesign (sfLDOF, sfLDPocock; alpha 0.025 a side); Reboussin et al., Controlled Clinical Trials 21, 2000. From memory.
         ("obrien-fleming", 2, (2.963, 1.969)),
         ("obrien-fleming", 3, (3.710, 2.511, 1.993)),
         ("obrien-fleming", 4, (4.333, 2.963, 2.359, 2.014)),
@@ -34,7 +34,7 @@ def test_the_boundaries_are_those_of_the_published_tables(spending, looks, publi
     ("looks", "pocock", "fleming"), [(2, 2.178, 1.977), (3, 2.289, 2.004), (4, 2.361, 2.024), (5, 2.413, 2.040), (10, 2.555, 2.087)]
 )
 def test_the_classic_constants_of_pocock_and_of_obrien_and_fleming_use_up_alpha(looks, pocock, fleming):
-    # Jennison and Turnbull 2000, tables 2.1 and 2.3, alpha = 0.05; three digits of the constant are four of alpha
+    # Jennison and Turnbull 2000, tables 2.1 and 2.3, alpha = 0.05; three digits of the constant are four of alpha. From memory.
     fractions = equal(looks)
     assert sum(crossing([pocock] * looks, fractions)) == pytest.approx(0.05, abs=1.5e-4)
     assert sum(crossing([fleming / np.sqrt(fraction) for fraction in fractions], fractions)) == pytest.approx(0.05, abs=1.5e-4)
@@ -70,7 +70,7 @@ def test_peeking_at_five_looks_errs_and_covers_as_often_as_it_says():
 
 @pytest.mark.parametrize(("spending", "published"), [("obrien-fleming", 1.028), ("pocock", 1.229)])
 def test_the_price_of_five_looks_is_about_that_of_the_classic_designs_and_buys_the_power(spending, published):
-    # Jennison and Turnbull 2000, tables 2.2 and 2.4, alpha 0.05 and power 0.8; spending functions come near their boundaries
+    # Jennison and Turnbull 2000, tables 2.2 and 2.4, alpha 0.05 and power 0.8; spending functions come near their boundaries. From memory.
     factor = group_factor(spending, 0.05, 0.8, equal(5))
     assert factor == pytest.approx(published, abs=0.025)
     rng, runs = np.random.default_rng(12), 40_000
