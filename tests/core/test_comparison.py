@@ -73,7 +73,8 @@ OVARIAN_CANCER = np.array(
 # fmt: on
 """The patients of DeLong et al. (1988): albumin, total protein, Krebs-Goldstein score, and 1 if the patient benefited from surgery.
 
-As printed in SAS/STAT, PROC LOGISTIC, example 'Comparing Receiver Operating Characteristic Curves', with the figures below, which were written from memory and not looked up again.
+As printed in SAS/STAT, PROC LOGISTIC, example 'Comparing Receiver Operating Characteristic Curves', with the figures below,
+which were written from memory and not looked up again.
 """
 
 
@@ -89,7 +90,9 @@ def test_the_patients_of_the_paper_have_the_figures_that_sas_publishes(challenge
 
 
 def test_a_published_table_of_ratings_has_its_published_error():
-    # Hanley and McNeil (1982), 58 normal and 51 abnormal scans in five ratings; Stata's roctab prints 0.8932 and 0.0307 (DeLong). From memory.
+    # Hanley and McNeil (1982), 58 normal and 51 abnormal scans in five ratings; Stata's roctab prints 0.8932 and 0.0307 (DeLong)
+    #
+    # From memory.
     ratings = np.arange(1, 6)
     score = np.repeat([*ratings, *ratings], [33, 6, 6, 11, 2, 3, 2, 2, 11, 33])
     got = estimated_auc(np.repeat([0, 1], [58, 51]), score)

@@ -17,7 +17,9 @@ def equal(looks: int) -> tuple[float, ...]:
 @pytest.mark.parametrize(
     ("spending", "looks", "published"),
     [
-        # R ldbounds and gsDesign (sfLDOF, sfLDPocock; alpha 0.025 a side); Reboussin et al., Controlled Clinical Trials 21, 2000. From memory.
+        # R ldbounds and gsDesign (sfLDOF, sfLDPocock; alpha 0.025 a side); Reboussin et al., Controlled Clinical Trials 21, 2000
+        #
+        # From memory.
         ("obrien-fleming", 2, (2.963, 1.969)),
         ("obrien-fleming", 3, (3.710, 2.511, 1.993)),
         ("obrien-fleming", 4, (4.333, 2.963, 2.359, 2.014)),
