@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.adapters.envoy import EnvoyGateway, prepare
+from mlops_assets.adapters.processes import can_listen
 from mlops_assets.settings import Settings
 from mlops_assets.stack import Stack
 
@@ -30,16 +31,14 @@ def free_port() -> int:
 
 
 def free_base_port(span: int = 40) -> int:
-    """The first of ``span`` free ports for a stack of one's own."""
+    """The first of ``span`` free ports for a stack of one's own.
+
+    The ports 10,000 above, which SeaweedFS takes too, stay below those that the system gives to outgoing connections.
+    """
     while True:
-        base = random.randrange(20_000, 30_000, 100)
-        if all(_is_free(base + offset) for offset in range(span)):
+        base = random.randrange(10_000, 22_000, 100)
+        if all(can_listen(base + above + offset) for offset in range(span) for above in (0, 10_000)):
             return base
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) != 0
 
 
 def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
@@ -176,7 +175,7 @@ class EnvoyServer:
         command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
         with (self.directory / "envoy.log").open("ab") as log:
             self._process = subprocess.Popen([*command, "-l", "warning"], stdout=log, stderr=log)
-        eventually(lambda: not _is_free(self.admin_port) and ask(self.admin_port, "/ready", method="GET").status == 200)
+        eventually(lambda: not can_listen(self.admin_port) and ask(self.admin_port, "/ready", method="GET").status == 200)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -6,6 +6,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.serving.models import tiny_model
@@ -35,7 +36,9 @@ def test_every_operation_is_as_it_is_described(world, mode):
         @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy(generation_mode=mode))
         def try_it(case):
-            case.call_and_validate(excluded_checks=UNSAYABLE)
+            answer = case.call()
+            too_late = answer.status_code == 503 and "x-request-timeout-ms" in (case.headers or {})
+            case.validate_response(answer, excluded_checks=[*UNSAYABLE, not_a_server_error] if too_late else UNSAYABLE)
 
         try_it()
     assert world.counted("failed") == 0
