@@ -131,6 +131,13 @@ def abort(model: Model, reason: Reason) -> None:
 
 
 @app.command()
+def restart(model: Model, reason: Reason, release: Annotated[str, typer.Option("--release", help="An aborted release, e.g. v3.")]) -> None:
+    """Let an aborted release try its canary again, from the first step."""
+    with told():
+        typer.echo(describe(_operator(model, reason).restart(release)))
+
+
+@app.command()
 def promote(model: Model, reason: Reason) -> None:
     """Make the challenger champion now, whatever its canary says; its quality gate must have passed."""
     with told():

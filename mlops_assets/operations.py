@@ -28,6 +28,10 @@ class Operator:
         """End the canary under way; all traffic is the champion's."""
         return self._act(lambda policy: policies.abort(policy, self.author, self.platform.clock()))
 
+    def restart(self, release: str) -> Policy:
+        """Let an aborted release wait for its canary again."""
+        return self._act(lambda policy: policies.restart(policy, release, self.author, self.platform.clock()))
+
     def promote(self, spec: ModelSpec) -> Policy:
         """Make the challenger champion, whatever its canary says; its quality gate must have passed."""
         policy = self.platform.policies.read(self.model)

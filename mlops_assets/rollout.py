@@ -170,10 +170,15 @@ def evidence_key(model: str, data: bytes) -> str:
     return f"evidence/{model}/{hashlib.sha256(data).hexdigest()}.json"
 
 
-def begin_canary(platform: Platform, spec: ModelSpec, release: str, policy: Policy, author: Author) -> Policy:
-    """Let a waiting release into the first step of its canary."""
-    first = plan_steps(plan_of(platform, spec), policy)[0]
-    changed = change_at(platform, spec.name, policy.generation, lambda p: policies.begin(p, release, first, author, platform.clock()))
+def begin_canary(platform: Platform, spec: ModelSpec, release: str, policy: Policy, author: Author, again: bool = False) -> Policy:
+    """Let a waiting release into the first step of its canary; with ``again`` also one that was aborted."""
+    first, now = plan_steps(plan_of(platform, spec), policy)[0], platform.clock()
+
+    def begun(present: Policy) -> Policy:
+        waiting = policies.restart(present, release, author, now) if again and present.candidate(release) is None else present
+        return policies.begin(waiting, release, first, author, now)
+
+    changed = change_at(platform, spec.name, policy.generation, begun)
     reconcile(platform, spec.name, spec.serving)
     return changed
 

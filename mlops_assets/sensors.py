@@ -21,7 +21,7 @@ from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Move
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.core.policy import Author, Policy, next_waiting, release_number
+from mlops_assets.core.policy import Author, Policy, newest_ahead, next_waiting, release_number
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import reconcile
 from mlops_assets.records import write_missing
@@ -250,8 +250,7 @@ def _serves_champion(spec: ModelSpec, passed: bool, description: str) -> dg.Asse
 
 def refuse_overtaken(platform: Platform, policy: Policy) -> Policy:
     """Candidates older than the champion or the challenger go no further."""
-    ahead = [release for release in (policy.champion, policy.challenger and policy.challenger.release) if release]
-    newest = max((release_number(release) for release in ahead), default=0)
+    newest = newest_ahead(policy)
     author = Author("release sensor", f"overtaken by v{newest}")
     for candidate in policy.candidates:
         if release_number(candidate.release) < newest:

@@ -129,7 +129,7 @@ def _canary(spec: ModelSpec) -> dg.AssetsDefinition:
             yield from _catch_up(context, platform, spec, policy, "canary", release)
             return
         if policy.challenger is None or policy.challenger.release != release:
-            changed = begin_canary(platform, spec, release, policy, _author(context, config))
+            changed = begin_canary(platform, spec, release, policy, _author(context, config), again=config.who == BY_HAND)
             yield from _materialized(context, spec, changed, changed.log[-1])
             return
         decision, seen = decide_now(platform, spec, policy)

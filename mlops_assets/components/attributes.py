@@ -82,8 +82,14 @@ def model_of(cls: type) -> type[BaseModel]:
         "read": model_validator(mode="before")(read),
         "check": model_validator(mode="after")(check),
     }
-    config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_name_what_exists)
     return create_model(f"{cls.__name__}Attributes", __config__=config, __validators__=validators, __doc__=cls.__doc__, **definitions)
+
+
+def _name_what_exists(schema: dict[str, Any]) -> None:
+    """Have ``dg check yaml`` say of an unknown field which ones there are, not only that it was unexpected."""
+    schema["propertyNames"] = {"enum": list(schema["properties"])}
+    del schema["additionalProperties"]
 
 
 def build(cls: type, attributes: BaseModel) -> Any:

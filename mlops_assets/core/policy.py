@@ -14,7 +14,7 @@ from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import IllegalChange
 
 CandidateState = Literal["registered", "staging", "waiting"]
-Action = Literal["register", "stage", "accept", "refuse", "begin", "advance", "abort", "promote", "rollback", "pause", "resume"]
+Action = Literal["register", "stage", "accept", "refuse", "begin", "advance", "abort", "promote", "rollback", "pause", "resume", "restart"]
 PROMOTED = -1
 """The step of a change that is not a step of the canary plan."""
 
@@ -144,6 +144,12 @@ def next_waiting(policy: Policy) -> str | None:
     return max(waiting, key=release_number, default=None)
 
 
+def newest_ahead(policy: Policy) -> int:
+    """The version in production or in canary, whichever is newer; 0 without either. Older releases go no further."""
+    ahead = (policy.champion, policy.challenger.release if policy.challenger else None)
+    return max((release_number(release) for release in ahead if release), default=0)
+
+
 def register(policy: Policy, release: str, digest: str, author: Author, now: datetime) -> Policy:
     """A new release exists. Registering it again changes nothing."""
     if policy.digests.get(release) == digest:
@@ -219,6 +225,23 @@ def abort(policy: Policy, author: Author, now: datetime) -> Policy:
         challenger.step_name,
         left=challenger.release,
     )
+
+
+def restart(policy: Policy, release: str, author: Author, now: datetime) -> Policy:
+    """An aborted release waits for its canary again; that will be its next attempt. One that waits already is left as it is."""
+    candidate = policy.candidate(release)
+    if candidate is not None and candidate.state == "waiting":
+        return policy
+    last = policy.last(release)
+    _require(
+        last is not None and last.action == "abort",
+        f"{release} of {policy.model} was not aborted, got {last.action if last else 'no such release'}: only an aborted canary is "
+        f"begun again ({describe(policy)})",
+    )
+    ahead = newest_ahead(policy)
+    _require(release_number(release) > ahead, f"{release} of {policy.model} was overtaken by v{ahead}: train a new release")
+    candidates = (*policy.candidates, Candidate(release, "waiting", now))
+    return _log(replace(policy, candidates=candidates), "restart", release, author, now)
 
 
 def promote(policy: Policy, author: Author, now: datetime, warm_for: timedelta) -> Policy:

@@ -164,6 +164,40 @@ def test_without_traffic_a_canary_holds_and_is_rolled_back_at_its_deadline(shop:
     assert_settled(world)
 
 
+@pytest.mark.parametrize("by_click", [False, True], ids=["by a command", "by a click"])
+def test_an_aborted_release_tries_its_canary_again_from_the_start(shop: Gifts, broken: tuple[World, Moods], by_click: bool) -> None:
+    world, moods = broken
+    in_canary(shop, world)
+    moods.shifted.add("v2")
+    shop.serve(world)
+    world.settle()
+    assert world.policy(NAME).champion == "v1"
+    moods.shifted.clear()
+    if by_click:
+        assert world.materialize(NAME, "canary", partition="v2").success
+    else:
+        operator(world).restart("v2")
+        world.settle()
+    challenger = world.policy(NAME).challenger
+    assert (challenger.release, challenger.attempt, challenger.step_name) == ("v2", 2, "shadow")
+    world.settle()
+    assert shop.go_on(world, [5, 7, 7, 9])[-1] == "champion v2"
+    assert [(c.attempt, c.step) for c in world.policy(NAME).log if c.release == "v2" and c.action in ("begin", "advance")] == [
+        (1, 0),
+        *((2, step) for step in range(4)),
+    ]
+    assert_settled(world)
+
+
+def test_a_click_on_the_canary_of_a_release_that_its_gate_refused_says_why_not(shop: Gifts, world: World) -> None:
+    shop.train(world, behave="noise")
+    world.settle()
+    run = world.materialize(NAME, "canary", partition="v2")
+    assert not run.success
+    assert "v2 of gift-returns was not aborted, got refuse" in str(run.get_step_failure_events()[0].event_specific_data.error)
+    assert_settled(world)
+
+
 def test_a_paused_canary_stays_until_it_is_resumed_and_bakes_anew(shop: Gifts, world: World) -> None:
     in_canary(shop, world)
     operator(world).pause()

@@ -71,6 +71,10 @@ def rollback(to: str | None = None) -> Change:
     return lambda p: policies.rollback(p, ME, NOW, to)
 
 
+def restart(release: str) -> Change:
+    return lambda p: policies.restart(p, release, ME, NOW)
+
+
 def abort(p: Policy) -> Policy:
     return policies.abort(p, ME, NOW)
 
@@ -108,6 +112,8 @@ def resume(p: Policy) -> Policy:
         ([promoted("v1"), promoted("v2"), promoted("v3")], rollback("v1"), "champion v1"),
         ([promoted("v1"), promoted("v2"), rollback()], rollback("v2"), "champion v2"),
         ([in_canary("v1"), waiting("v2")], refuse("v2"), "challenger v1 at canary-5"),
+        ([in_canary("v1"), abort], restart("v1"), "champion none, v1 waiting"),
+        ([promoted("v1"), in_canary("v2"), abort], restart("v2"), "champion v1, v2 waiting"),
     ],
 )
 def test_a_legal_change_leads_where_it_says(before, change, what):
@@ -144,6 +150,11 @@ def test_a_legal_change_leads_where_it_says(before, change, what):
         ([promoted("v1"), promoted("v2")], rollback("v9"), "v9 of fraud was never in production.* expected one of v1, v2"),
         ([promoted("v1"), in_canary("v2"), abort], rollback("v2"), "was never in production"),
         ([promoted("v1"), promoted("v2"), rollback()], rollback(), "v1 is the first release"),
+        ([promoted("v1"), registered("v2"), refuse("v2")], restart("v2"), "v2 of fraud was not aborted, got refuse"),
+        ([promoted("v1")], restart("v9"), "v9 of fraud was not aborted, got no such release"),
+        ([promoted("v1")], restart("v1"), "not aborted, got promote"),
+        ([in_canary("v1"), abort, promoted("v2")], restart("v1"), "v1 of fraud was overtaken by v2: train a new release"),
+        ([in_canary("v1"), abort, in_canary("v2")], restart("v1"), "overtaken by v2"),
         ([registered("v1")], lambda p: policies.register(p, "v1", "other", ME, NOW), "got other: register a new version"),
     ],
 )
@@ -163,11 +174,19 @@ def test_an_illegal_change_is_refused_with_the_way_out(before, change, message):
         ([registered("v1"), refuse("v1")], refuse("v1")),
         ([in_canary("v1"), pause], pause),
         ([in_canary("v1"), resume], resume),
+        ([in_canary("v1"), abort, restart("v1")], restart("v1")),
     ],
 )
 def test_what_was_done_may_be_done_again_without_a_trace(before, change):
     policy = played(*before)
     assert change(policy) == policy
+
+
+def test_an_aborted_release_that_is_begun_again_is_at_its_next_attempt():
+    policy = played(promoted("v1"), in_canary("v2", SHADOW), advance(1, FIVE), abort, restart("v2"))
+    assert next_waiting(policy) == "v2"
+    begun = begin("v2", SHADOW)(policy)
+    assert (begun.challenger.attempt, begun.challenger.step) == (2, 0)
 
 
 def test_the_newest_waiting_release_is_next_and_overtakes_the_older():
@@ -319,6 +338,10 @@ class AnyHistory(RuleBasedStateMachine):
     @rule()
     def it_is_aborted(self) -> None:
         self.try_to(lambda p: policies.abort(p, ME, self.now))
+
+    @rule(pick=st.integers(0, 9))
+    def one_is_restarted(self, pick: int) -> None:
+        self.try_to(lambda p: policies.restart(p, self.any_release(pick), ME, self.now))
 
     @rule(warm=st.sampled_from([timedelta(0), HOUR]))
     def it_is_promoted(self, warm: timedelta) -> None:
