@@ -157,11 +157,11 @@ def _spec(model: str) -> "ModelSpec":
 def replay(
     model: Model,
     release: Annotated[str, typer.Option("--release", help="A past release, e.g. v3.")],
-    policy: Annotated[Path | None, typer.Option("--policy", help="A defs.yaml, or a file with only a section canary: to lay over.")] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="A defs.yaml, or a file with canary: or gates: to lay over.")] = None,
 ) -> None:
-    """Decide a past release again from its stored evidence; --policy tells what another plan would have done.
+    """Decide a past release again from its stored evidence: its gate, and each look of its canary.
 
-    Without --policy the exit code is 1 if any figure differs. The quality gate is not replayed: the scores it judged are not kept.
+    --policy tells what another plan or other gates would have done. Without it the exit code is 1 if any figure differs.
     """
     from rich.console import Console
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC
 from typing import Any
 
 from mlops_assets.adapters.codec import decode_observation, encode_evidence, encode_observation
@@ -19,8 +20,8 @@ from mlops_assets.core.verdict import Outcome
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import converge_traffic, reconcile
 
-GATE_TAG = "quality_gate"
-"""The tag of a registered version under which its evaluation leaves the gate's outcome."""
+GATE_TAG, GATE_EVIDENCE_TAG = "quality_gate", "gate_evidence"
+"""The tags of a registered version under which its evaluation leaves the gate's outcome, and where its evidence lies."""
 
 LOG_COLUMNS = ["request_id", "release", "role", "unit", "score", "decision"]
 """What a canary reads of the prediction log."""
@@ -163,6 +164,19 @@ def keep_evidence(platform: Platform, spec: ModelSpec, policy: Policy, seen: Obs
     key = evidence_key(policy.model, data)
     platform.objects.create(key, data)
     return key
+
+
+def keep_hold(platform: Platform, spec: ModelSpec, policy: Policy, seen: Observation, decision: Decision) -> None:
+    """Store what a look was made of at which the canary held; the policy, which does not change by it, cannot name it."""
+    assert policy.challenger is not None
+    data = encode_evidence(evidence_of(policy, spec.canary, platform.pace, seen, decision))
+    when = seen.until.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    platform.objects.create(f"{holds_prefix(policy.model, policy.challenger.release)}{when}-{hashlib.sha256(data).hexdigest()}.json", data)
+
+
+def holds_prefix(model: str, release: str) -> str:
+    """Under it lies the evidence of the looks at which a release was held, each with its time and digest for a name."""
+    return f"evidence/{model}/{release}/holds/"
 
 
 def evidence_key(model: str, data: bytes) -> str:

@@ -25,7 +25,7 @@ from mlops_assets.core.policy import Author, Policy, newest_ahead, next_waiting,
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import reconcile
 from mlops_assets.records import write_missing
-from mlops_assets.rollout import change, decide_now
+from mlops_assets.rollout import change, decide_now, keep_hold
 from mlops_assets.schedules import TRAINING_NOUNS
 
 MODEL_TAG, STAGE_TAG, INTENT_TAG = "mlops/model", "mlops/stage", "mlops/intent"
@@ -153,7 +153,7 @@ def _ask_again(tick: Tick, spec: ModelSpec) -> list[list[str]]:
             continue
         open_.append([start, end, newest])
         days = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
-        request = _request(tick, spec, intent, (*spec.data.datasets, "features"), "ingest", {}, None, None, days)
+        request = _request(tick, spec, intent, (*spec.data.datasets, "features", "online_features"), "ingest", {}, None, None, days)
         tick.requests += [request] if request else []
     return open_
 
@@ -287,7 +287,7 @@ def has_drifted(tick: Tick, spec: ModelSpec) -> bool:
 
 def _move_challenger(tick: Tick, spec: ModelSpec, policy: Policy) -> None:
     assert policy.challenger is not None
-    decision, _ = decide_now(tick.platform, spec, policy)
+    decision, seen = decide_now(tick.platform, spec, policy)
     release, reason = policy.challenger.release, decision.reason
     if decision.move is Move.ADVANCE:
         _request_action(tick, spec, policy, "canary", release, reason, ("canary",))
@@ -297,6 +297,7 @@ def _move_challenger(tick: Tick, spec: ModelSpec, policy: Policy) -> None:
         _request_action(tick, spec, policy, "rollback", release, reason, ("rollback", "production"))
     elif tick.state.get("held") != _held(policy, reason):
         tick.state = {"held": _held(policy, reason)}
+        keep_hold(tick.platform, spec, policy, seen, decision)
         # Dagster shows an observation's metadata among the materialization's: another name, or it would hide why it advanced.
         metadata = {"last_hold": f"{policy.challenger.step_name}: {reason}"}
         tick.events.append(dg.AssetObservation(keys.key(spec, "canary"), partition=release, metadata=metadata))

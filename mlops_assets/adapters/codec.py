@@ -19,7 +19,7 @@ from mlops_assets.core.evidence import Observation
 from mlops_assets.core.policy import Policy
 
 if TYPE_CHECKING:  # what reads a policy has no need of all that decides
-    from mlops_assets.core.replay import Evidence
+    from mlops_assets.core.replay import Evidence, GateEvidence
 
 VERSION = 1
 
@@ -58,6 +58,18 @@ def decode_evidence(data: bytes, source: str) -> "Evidence":
     from mlops_assets.core.replay import Evidence
 
     evidence: Evidence = _decode("evidence", Evidence, data, source)
+    return evidence
+
+
+def encode_gate_evidence(evidence: "GateEvidence") -> bytes:
+    return _encode("gate_evidence", evidence, allow_nan=True)
+
+
+def decode_gate_evidence(data: bytes, source: str) -> "GateEvidence":
+    """The evidence of a quality gate from its document; raises as :func:`decode_policy` does."""
+    from mlops_assets.core.replay import GateEvidence
+
+    evidence: GateEvidence = _decode("gate_evidence", GateEvidence, data, source)
     return evidence
 
 

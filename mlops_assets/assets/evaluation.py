@@ -2,38 +2,69 @@
 
 import json
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from mlops_assets.adapters import tables
+from mlops_assets.adapters import holdout_scores, tables
+from mlops_assets.adapters.codec import encode_gate_evidence
 from mlops_assets.adapters.onnx_model import OnnxModel
 from mlops_assets.assets.training import matrix_of
 from mlops_assets.core import gates, ledger
 from mlops_assets.core.certificate import certificate
 from mlops_assets.core.errors import AlreadyExists
 from mlops_assets.core.floors import Footprint
+from mlops_assets.core.gate_spec import GatePolicy
 from mlops_assets.core.gates import GateResult, Scored
 from mlops_assets.core.ledger import Look, Question
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.replay import GateEvidence
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Platform, ReleaseInfo, model_key
+from mlops_assets.rollout import evidence_key
 
 WARM_UP, TIMED = 50, 500
 """Single-row answers before and within a latency measurement."""
 
 
-def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | None) -> tuple[GateResult, str]:
-    """Judge a release, and the champion if there is one, on the holdout that was frozen for it; with a certificate in markdown."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What a gate said, for a person too, in markdown; and the key under which lies what it was made of."""
+
+    result: GateResult
+    certificate: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a holdout answered, and the looks at it before and after."""
+
+    result: GateResult
+    before: tuple[Look, ...] = ()
+    looks: tuple[Look, ...] = ()
+
+
+def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | None) -> Evaluation:
+    """Judge a release, and the champion if there is one, on the holdout that was frozen for it, and keep the evidence."""
     info = platform.registry.release(spec.name, release)
-    policy, holdout = info.tags.get("gate", spec.gates.default), info.tags["holdout"]
+    policy: GatePolicy = info.tags.get("gate", spec.gates.default)  # type: ignore[assignment]
+    holdout, limit = info.tags["holdout"], spec.holdout.min_positives
     scored, footprint = measure(platform, spec, info, champion)
-    if champion is None:
-        result = gates.evaluate(spec.gates, policy, scored, spec.holdout.min_positives, footprint=footprint)  # type: ignore[arg-type]
-        return result, certificate(spec.name, release, None, holdout, result)
-    question = Question(release, champion, policy, spec.gates.metric, spec.gates.border(policy))  # type: ignore[arg-type]
-    result, looks = look(platform, spec, holdout, question, scored, footprint)
-    return result, certificate(spec.name, release, champion, holdout, result, looks)
+    question = Question(release, champion, policy, spec.gates.metric, spec.gates.border(policy)) if champion else None
+    if question is None:
+        answer = Answer(gates.evaluate(spec.gates, policy, scored, limit, footprint=footprint))
+    else:
+        answer = look(platform, spec, holdout, question, scored, footprint)
+    scores, verdicts = holdout_scores.write(platform.objects, spec.name, scored), answer.result.verdicts
+    kept = GateEvidence(
+        spec.gates, policy, holdout, scores, scored.threshold, limit, footprint, question, answer.before, verdicts, platform.clock()
+    )
+    data = encode_gate_evidence(kept)
+    key = evidence_key(spec.name, data)
+    platform.objects.create(key, data)
+    return Evaluation(answer.result, certificate(spec.name, release, champion, holdout, answer.result, answer.looks), key)
 
 
 def measure(platform: Platform, spec: ModelSpec, info: ReleaseInfo, champion: str | None) -> tuple[Scored, Footprint]:
@@ -45,7 +76,7 @@ def measure(platform: Platform, spec: ModelSpec, info: ReleaseInfo, champion: st
     slices = {f"{part.column}={part.value}": (rows[part.column].astype(str) == part.value).to_numpy() for part in spec.gates.slices}
     label = rows[spec.label.column].to_numpy(dtype=int)
     scored = Scored(label, model.score(matrix), beside, slices, blocks_of(spec, rows), spec.label.decision_threshold)
-    latencies = one_row_latencies(model, matrix) if spec.gates.max_latency_ms is not None else None
+    latencies = tuple(one_row_latencies(model, matrix).tolist()) if spec.gates.max_latency_ms is not None else None
     return scored, Footprint(len(file), latencies)
 
 
@@ -67,22 +98,20 @@ def one_row_latencies(model: OnnxModel, matrix: np.ndarray) -> np.ndarray:
     return np.array(found[WARM_UP:])
 
 
-def look(
-    platform: Platform, spec: ModelSpec, holdout: str, question: Question, scored: Scored, footprint: Footprint
-) -> tuple[GateResult, tuple[Look, ...]]:
-    """Ask the holdout, and enter it in its ledger: once, however often it is repeated. With all looks at this holdout."""
+def look(platform: Platform, spec: ModelSpec, holdout: str, question: Question, scored: Scored, footprint: Footprint) -> Answer:
+    """Ask the holdout, and enter it in its ledger: once, however often it is repeated."""
     while True:
         looks = looks_at(platform, spec.name, holdout)
         turn = ledger.turn(looks, question, spec.gates)
         result = gates.evaluate(spec.gates, question.policy, scored, spec.holdout.min_positives, turn, footprint)
         if turn.earlier is not None or result.against_champion is None:
-            return result, looks
+            return Answer(result, looks, looks)
         taken = Look(turn.number, question, turn.alpha, result.against_champion.outcome)
         try:
             platform.objects.create(look_key(spec.name, holdout, turn.number), json.dumps(taken.to_dict(), sort_keys=True).encode())
         except AlreadyExists:  # another challenger took this look at the same time: ours is the next, and dearer
             continue
-        return result, (*looks, taken)
+        return Answer(result, looks, (*looks, taken))
 
 
 def looks_at(platform: Platform, model: str, holdout: str) -> tuple[Look, ...]:

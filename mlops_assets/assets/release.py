@@ -19,7 +19,17 @@ from mlops_assets.core.verdict import Outcome, Verdict
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import converge_traffic, differences, reconcile
 from mlops_assets.records import Record, is_recorded, metadata_of, records_of
-from mlops_assets.rollout import GATE_TAG, advance_canary, begin_canary, change, decide_now, leave, promote
+from mlops_assets.rollout import (
+    GATE_EVIDENCE_TAG,
+    GATE_TAG,
+    advance_canary,
+    begin_canary,
+    change,
+    decide_now,
+    keep_hold,
+    leave,
+    promote,
+)
 
 BY_HAND = "operator (Dagster UI)"
 SMOKE_ROWS = 200
@@ -63,15 +73,19 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
     )
     def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         release, policy = context.partition_key, platform.policies.read(spec.name)
-        result, certificate = evaluate(platform, spec, release, policy.champion)
+        evaluated = evaluate(platform, spec, release, policy.champion)
+        result, certificate, evidence = evaluated.result, evaluated.certificate, evaluated.evidence
         platform.objects.put(f"evidence/{spec.name}/{release}/certificate.md", certificate.encode())
-        platform.registry.annotate(spec.name, release, {GATE_TAG: result.outcome.value, "certificate": certificate[:4900]})
+        tags = {GATE_TAG: result.outcome.value, GATE_EVIDENCE_TAG: evidence, "certificate": certificate[:4900]}
+        platform.registry.annotate(spec.name, release, tags)
         if result.outcome is not Outcome.PASS and policy.candidate(release):
             why = "quality gate: " + "; ".join(verdict.reason for verdict in result.verdicts if not verdict.passed)
-            author = Author("evaluation", why, context.run.run_id)
+            author = Author("evaluation", why, context.run.run_id, evidence)
             change(platform, spec.name, lambda p: policies.refuse(p, release, author, platform.clock()))
         return dg.MaterializeResult(
-            metadata=_figures(result.verdicts) | {"certificate": dg.MetadataValue.md(certificate), "champion": policy.champion or "none"},
+            metadata=_figures(result.verdicts)
+            | {"certificate": dg.MetadataValue.md(certificate), "champion": policy.champion or "none"}
+            | {"evidence": dg.MetadataValue.path(f"s3://{evidence}")},
             check_results=[check_result("quality_gate", key, gate_verdict(result))],
         )
 
@@ -88,7 +102,8 @@ def _staging(spec: ModelSpec) -> dg.AssetsDefinition:
     )
     def staging(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         release, run_id = context.partition_key, context.run.run_id
-        author = Author("staging", "passed its evaluation", run_id)
+        gate_evidence = platform.registry.release(spec.name, release).tags.get(GATE_EVIDENCE_TAG)
+        author = Author("staging", "passed its evaluation", run_id, gate_evidence)
         staged = change(
             platform, spec.name, lambda p: p if _is_past_staging(p, release) else policies.stage(p, release, author, platform.clock())
         )
@@ -141,6 +156,7 @@ def _canary(spec: ModelSpec) -> dg.AssetsDefinition:
             metadata=_figures(decision.verdicts),
         )
         if decision.move is not Move.ADVANCE:
+            keep_hold(platform, spec, policy, seen, decision)
             yield dg.AssetObservation(key, partition=release, metadata={"last_hold": f"{decision.move}: {decision.reason}"})
             return
         changed = advance_canary(platform, spec, policy, decision, seen, _author(context, config))

@@ -14,10 +14,10 @@ from mlops_assets.core.verdict import Outcome, Verdict
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a release takes: the bytes of its file, and the milliseconds of single-row answers, shape (answers,), if they were measured."""
+    """What a release takes: the bytes of its file, and the milliseconds of single-row answers, if they were measured."""
 
     model_bytes: int
-    latencies_ms: np.ndarray | None = None
+    latencies_ms: tuple[float, ...] | None = None
 
 
 def smaller_class(label: np.ndarray) -> int:
@@ -103,7 +103,7 @@ def budgets(gates: Gates, footprint: Footprint) -> list[Verdict]:
         verdicts.append(_within("model_bytes", float(footprint.model_bytes), gates.max_model_bytes, "bytes", 1))
     if gates.max_latency_ms is not None:
         answers = footprint.latencies_ms
-        if answers is None or not len(answers):
+        if not answers:
             verdicts.append(Verdict("latency_ms", Outcome.INCONCLUSIVE, None, gates.max_latency_ms, "latency_ms was not measured"))
         else:
             verdicts.append(_within("latency_ms", float(np.quantile(answers, 0.95)), gates.max_latency_ms, "ms at p95", len(answers)))

@@ -1,12 +1,20 @@
-"""A past decision, decided again from what it was made of: with the same plan, or as another plan would have had it."""
+"""A past decision, decided again from what it was made of: with the same plan or gates, or as others would have had it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from mlops_assets.core import gates as quality_gate
+from mlops_assets.core import ledger
 from mlops_assets.core.canary import Decision, decide
 from mlops_assets.core.canary_spec import Canary
+from mlops_assets.core.errors import SpecError
 from mlops_assets.core.evidence import Observation
+from mlops_assets.core.floors import Footprint
+from mlops_assets.core.gate_spec import GatePolicy, Gates
+from mlops_assets.core.gates import GateResult, Scored
+from mlops_assets.core.ledger import Look, Question
 from mlops_assets.core.policy import Challenger, Policy
+from mlops_assets.core.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,62 @@ class Evidence:
     observation: Observation
     decided_at: datetime
     decision: Decision
+
+
+@dataclass(frozen=True)
+class GateEvidence:
+    """All that :func:`~mlops_assets.core.gates.evaluate` read but the scores, and what it said.
+
+    Args:
+        gates: as declared.
+        policy: by which the release was held against the champion.
+        holdout, scores: sha256 of the frozen holdout, and of the labels and scores of its rows.
+        threshold: a score from here up is a yes.
+        footprint: what the release takes.
+        question: what the holdout was asked; None without a champion.
+        looks: what it had been asked until then.
+        judged_at: when.
+    """
+
+    gates: Gates
+    policy: GatePolicy
+    holdout: str
+    scores: str
+    threshold: float
+    min_positives: int
+    footprint: Footprint
+    question: Question | None
+    looks: tuple[Look, ...]
+    verdicts: tuple[Verdict, ...]
+    judged_at: datetime
+
+
+def judge_again(evidence: GateEvidence, scored: Scored, gates: Gates | None = None, policy: GatePolicy | None = None) -> GateResult:
+    """Judge a release again.
+
+    Args:
+        scored: the labels and scores that the evidence names.
+        gates, policy: others than those of then.
+
+    Raises:
+        SpecError: if ``gates`` asks for slices or blocks that were not kept, or for a latency that was not measured.
+    """
+    gates, policy = gates or evidence.gates, policy or evidence.policy
+    kept = {f"{part.column}={part.value}" for part in evidence.gates.slices}
+    missing = [f"{part.column}={part.value}" for part in gates.slices if f"{part.column}={part.value}" not in kept]
+    if missing:
+        raise SpecError(f"gates.slices: got {', '.join(missing)}, expected only slices that were kept: {', '.join(kept) or 'none'}")
+    if gates.blocks not in ("none", evidence.gates.blocks):
+        raise SpecError(f"gates.blocks: got {gates.blocks!r}, expected 'none' or {evidence.gates.blocks!r}, which were kept")
+    if gates.max_latency_ms is not None and evidence.footprint.latencies_ms is None:
+        raise SpecError("gates.max_latency_ms: no latency was measured then; leave it out")
+    slices = {(name := f"{part.column}={part.value}"): scored.slices[name] for part in gates.slices}
+    asked = replace(scored, slices=slices, blocks=scored.blocks if gates.blocks != "none" else None)
+    turn = None
+    if evidence.question is not None:
+        question = replace(evidence.question, policy=policy, metric=gates.metric, border=gates.border(policy))
+        turn = ledger.turn(evidence.looks, question, gates)
+    return quality_gate.evaluate(gates, policy, asked, evidence.min_positives, turn, evidence.footprint)
 
 
 def evidence_of(policy: Policy, plan: Canary, pace: float, seen: Observation, decision: Decision) -> Evidence:

@@ -40,13 +40,14 @@ def with_gates(spec: ModelSpec, **changes: object) -> ModelSpec:
 
 def test_each_challenger_takes_a_look_of_its_own_and_the_same_one_again(shop: Gifts, world: World) -> None:
     assert holdout_of(world, "v2") == holdout_of(world, "v3")
-    first, _ = evaluation.evaluate(world.platform, shop.spec, "v2", "v1")
-    second, page = evaluation.evaluate(world.platform, shop.spec, "v3", "v1")
+    first = evaluation.evaluate(world.platform, shop.spec, "v2", "v1").result
+    later = evaluation.evaluate(world.platform, shop.spec, "v3", "v1")
+    second, page = later.result, later.certificate
     assert looks(world) == [(1, "v2"), (2, "v3")]
     assert second.turn.alpha == pytest.approx(first.turn.alpha / 4)
     assert "look 2 of at most 10" in page
     assert "| 1 | v2 | v1 | refresh |" in page
-    again, _ = evaluation.evaluate(world.platform, shop.spec, "v2", "v1")
+    again = evaluation.evaluate(world.platform, shop.spec, "v2", "v1").result
     assert again.verdicts == first.verdicts
     assert looks(world) == [(1, "v2"), (2, "v3")]
 
@@ -63,7 +64,7 @@ def test_a_look_that_someone_else_takes_meanwhile_is_followed_by_the_next(shop: 
         return found
 
     monkeypatch.setattr(evaluation, "looks_at", slow)
-    result, _ = evaluation.evaluate(world.platform, shop.spec, "v2", "v1")
+    result = evaluation.evaluate(world.platform, shop.spec, "v2", "v1").result
     monkeypatch.undo()
     assert looks(world) == [(1, "v3"), (2, "v2")]
     assert result.turn.number == 2
@@ -72,20 +73,21 @@ def test_a_look_that_someone_else_takes_meanwhile_is_followed_by_the_next(shop: 
 def test_a_worn_out_holdout_lets_nobody_through(shop: Gifts, world: World) -> None:
     once = with_gates(shop.spec, max_looks=1)
     evaluation.evaluate(world.platform, once, "v2", "v1")
-    result, page = evaluation.evaluate(world.platform, once, "v3", "v1")
+    judged = evaluation.evaluate(world.platform, once, "v3", "v1")
+    result, page = judged.result, judged.certificate
     assert (result.outcome, looks(world)) == (Outcome.INCONCLUSIVE, [(1, "v2")])
     assert "worn out by 1 looks of 1" in evaluation.gate_verdict(result).reason
     assert "This holdout is worn out" in page
 
 
 def test_a_first_release_takes_no_look(shop: Gifts, world: World) -> None:
-    result, _ = evaluation.evaluate(world.platform, shop.spec, "v2", None)
+    result = evaluation.evaluate(world.platform, shop.spec, "v2", None).result
     assert (result.comparison, looks(world)) == (None, [])
 
 
 @pytest.mark.parametrize(("blocks", "count"), [("unit", True), ("day", False)])
 def test_rows_of_a_unit_or_a_day_are_taken_together(shop: Gifts, world: World, blocks: str, count: bool) -> None:
-    result, _ = evaluation.evaluate(world.platform, with_gates(shop.spec, blocks=blocks), "v2", "v1")
+    result = evaluation.evaluate(world.platform, with_gates(shop.spec, blocks=blocks), "v2", "v1").result
     assert (result.comparison is not None) is count
     if count:
         assert 20 <= result.comparison.blocks < result.rows
@@ -94,10 +96,10 @@ def test_rows_of_a_unit_or_a_day_are_taken_together(shop: Gifts, world: World, b
 
 
 def test_budgets_are_measured_only_if_they_are_declared(shop: Gifts, world: World) -> None:
-    free, _ = evaluation.evaluate(world.platform, shop.spec, "v2", None)
+    free = evaluation.evaluate(world.platform, shop.spec, "v2", None).result
     names = {verdict.name for verdict in free.verdicts}
     assert not names & {"latency_ms", "model_bytes"}
-    tight, _ = evaluation.evaluate(world.platform, with_gates(shop.spec, max_latency_ms=1000.0, max_model_bytes=10), "v2", None)
+    tight = evaluation.evaluate(world.platform, with_gates(shop.spec, max_latency_ms=1000.0, max_model_bytes=10), "v2", None).result
     found = {verdict.name: verdict for verdict in tight.verdicts}
     assert found["latency_ms"].outcome is Outcome.PASS
     assert found["latency_ms"].sample == evaluation.TIMED

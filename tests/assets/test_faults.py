@@ -91,12 +91,25 @@ def command_and_shift(world: World) -> None:
     world.tick("reconcile")
 
 
+def try_again(world: World) -> object:
+    last = world.policy(NAME).last("v2")
+    if last.action != "abort":
+        return None
+    return Operator(world.platform, NAME, Author("ada", "it was not the release")).restart("v2")
+
+
+def try_again_and_look(world: World) -> None:
+    try_again(world)
+    world.tick("release")
+
+
 ACTIONS = {
     "evaluation and staging": Action("registered", look, end="champion v1, challenger v2 at shadow"),
     "begin": Action("waiting", look, end="champion v1, challenger v2 at shadow"),
     "advance": Action("shadow passed", look, end="champion v1, challenger v2 at canary-5"),
     "promotion": Action("canary-50 passed", look, end="champion v2"),
     "abort": Action("broken", look, end="champion v1"),
+    "restart by a command": Action("aborted", try_again_and_look, try_again, end="champion v1, challenger v2 at shadow"),
     "rollback by a click": Action("v2", click, click, end="champion v1"),
     "rollback by a command": Action("v2", command_and_shift, command, end="champion v1"),
 }
@@ -118,7 +131,9 @@ def build_states(shop: Gifts) -> Iterator[tuple[str, World]]:
     shift(world)
     sick, sickness = shop.copy(world)
     sickness.raising.add("v2")
-    yield "broken", seen(shop, sick, Move.ABORT)
+    yield "broken", shop.copy(seen(shop, sick, Move.ABORT))[0]
+    look(sick)
+    yield "aborted", sick
     yield "shadow passed", shop.copy(seen(shop, world, Move.ADVANCE))[0]
     shop.go_on(world, [0, 7, 7])
     yield "canary-50 passed", shop.copy(seen(shop, world, Move.PROMOTE))[0]

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from mlops_assets.adapters import tables
+from mlops_assets.assets.data import data_time
 from mlops_assets.core.errors import IllegalChange
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author
@@ -226,6 +227,17 @@ def test_a_first_release_has_none_to_go_back_to(shop: Gifts, world: World) -> No
     with pytest.raises(IllegalChange, match="v1 is the first release of gift-returns"):
         operator(world).rollback()
     assert_settled(world)
+
+
+def test_the_online_store_follows_what_lands(shop: Gifts) -> None:
+    world, _ = shop.world()
+    for days in (DAYS - 2, DAYS):
+        shop.land(world, days)
+        newest = world.materializations(NAME, "online_features")[-1].metadata
+        assert newest["as_of"].value == data_time(world.platform, shop.spec).timestamp()
+        assert newest["entities_written"].value > 0
+        assert world.checks(NAME, "online_features") == {"online_offline_parity": True}
+    assert len(world.materializations(NAME, "online_features")) == 2
 
 
 def test_a_broken_file_is_quarantined_and_the_others_go_on(shop: Gifts) -> None:

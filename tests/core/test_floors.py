@@ -75,9 +75,9 @@ def test_calibration_on_few_rows_or_days_is_open():
         (Gates(0.5), Footprint(10**9), []),
         (Gates(0.5, max_model_bytes=1000), Footprint(1000), [("model_bytes", PASS, 1000)]),
         (Gates(0.5, max_model_bytes=1000), Footprint(1001), [("model_bytes", FAIL, 1001)]),
-        (Gates(0.5, max_latency_ms=2), Footprint(1, np.r_[np.ones(96), np.full(4, 50)]), [("latency_ms", PASS, 1)]),
-        (Gates(0.5, max_latency_ms=2), Footprint(1, np.r_[np.ones(90), np.full(10, 50)]), [("latency_ms", FAIL, 50)]),
-        (Gates(0.5, max_latency_ms=2), Footprint(1, np.array([])), [("latency_ms", OPEN, None)]),
+        (Gates(0.5, max_latency_ms=2), Footprint(1, (1.0,) * 96 + (50.0,) * 4), [("latency_ms", PASS, 1)]),
+        (Gates(0.5, max_latency_ms=2), Footprint(1, (1.0,) * 90 + (50.0,) * 10), [("latency_ms", FAIL, 50)]),
+        (Gates(0.5, max_latency_ms=2), Footprint(1, ()), [("latency_ms", OPEN, None)]),
         (Gates(0.5, max_latency_ms=2), Footprint(1), [("latency_ms", OPEN, None)]),
     ],
 )
