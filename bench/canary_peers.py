@@ -14,7 +14,7 @@ scores or shares. All look at every batch of the bake. Beside each is the file o
 - **Kayenta** (spinnaker/kayenta, kayenta-judge, NetflixACAJudge.scala and MannWhitneyClassifier.scala): the challenger's measurements of
   the last while against the champion's by Mann-Whitney. A metric is High when the lower confidence bound of the shift is above 0.25
   times its Hodges-Lehmann estimate; the judge's confidence is 0.98, which here is tuned. It first removes outliers beyond three
-  interquartile ranges, which is not rebuilt: it would drop some of the harm that is looked for.
+  interquartile ranges, which is not rebuilt.
 """
 
 from collections.abc import Callable, Sequence
