@@ -1,17 +1,20 @@
-"""The rules of three peers, rebuilt from their documentation, on what they would have measured of the same traffic.
+"""The rules of three peers, rebuilt from their documentation and source, on what they would have measured of the same traffic.
 
 Each is tuned on rollouts without harm: the limits on its two metrics, error rate and p99, each at the same quantile of what that metric
 shows, are set so that both together roll back as often as our rule does, or, where ranks are discrete, no more often. None looks at
-scores or shares. All look at every batch of the bake.
+scores or shares. All look at every batch of the bake. Beside each is the file of its repository that says so.
 
-- **Argo Rollouts**: a measurement an interval, ``successCondition`` on one figure of the challenger, aborted when more than
-  ``failureLimit`` measurements of a metric have failed; 0, its default, and 3, as in its example.
-  https://github.com/argoproj/argo-rollouts/blob/master/docs/features/analysis.md
-- **Flagger**: a fixed ``thresholdRange`` on request-success-rate and request-duration (p99) each interval, rolled back when ``threshold``
-  checks have failed, of whichever metric; here 5, as in its example. https://docs.flagger.app/usage/metrics
-- **Kayenta** (NetflixACAJudge): the challenger's measurements of the last while against the champion's by Mann-Whitney. A metric is High
-  when the lower confidence bound of the shift (Hodges-Lehmann) is above ``tolerance`` (0.25) times its estimate; the judge's confidence
-  is 0.98, which here is tuned. https://github.com/spinnaker/kayenta/blob/master/kayenta-judge/src/main/scala/com/netflix/kayenta/judge/classifiers/metric/MannWhitneyClassifier.scala
+- **Argo Rollouts** (argoproj/argo-rollouts): a measurement an interval, ``successCondition`` on one figure of the challenger, aborted
+  when more than ``failureLimit`` measurements of a metric have failed: "the maximum number of times the measurement is allowed to fail
+  (default: 0)", pkg/apis/rollouts/v1alpha1/analysis_types.go. Here 0, and 3 as in the example of docs/features/analysis.md, whose text
+  has it fail at the third.
+- **Flagger** (fluxcd/flagger): a fixed ``thresholdRange`` on request-success-rate and request-duration (p99) each interval,
+  docs/gitbook/usage/metrics.md. An interval in which any metric is out of its range is one failed check, and with ``threshold`` of them
+  it rolls back, pkg/controller/scheduler.go; at the next interval, which is not counted here. Examples have 5 or 10; here 5.
+- **Kayenta** (spinnaker/kayenta, kayenta-judge, NetflixACAJudge.scala and MannWhitneyClassifier.scala): the challenger's measurements of
+  the last while against the champion's by Mann-Whitney. A metric is High when the lower confidence bound of the shift is above 0.25
+  times its Hodges-Lehmann estimate; the judge's confidence is 0.98, which here is tuned. It first removes outliers beyond three
+  interquartile ranges, which is not rebuilt.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,19 +79,19 @@ class Argo:
 
 
 class Flagger:
-    """``threshold`` checks have failed, of whichever metric."""
+    """``threshold`` checks have failed: at so many looks a metric was beyond its limit, whichever it was."""
 
     name = "flagger"
     threshold = 5
 
     def tune(self, series: Series, rate: float) -> np.ndarray:
-        # Of five failures one metric has three or more.
+        # Of five failed checks one metric has failed three or more.
         worst = [np.sort(metric[0], axis=1)[:, -(self.threshold + 1) // 2] for metric in (series.rate, series.p99)]
         return _tuned(worst, rate, lambda limits: self.first(series, limits))
 
     def first(self, series: Series, limits: np.ndarray) -> np.ndarray:
-        failures = sum((metric[0] > limit).astype(int) for metric, limit in zip((series.rate, series.p99), limits, strict=True))
-        return _first(np.cumsum(failures, axis=1) >= self.threshold)
+        failed = (series.rate[0] > limits[0]) | (series.p99[0] > limits[1])
+        return _first(np.cumsum(failed, axis=1) >= self.threshold)
 
 
 class Kayenta:

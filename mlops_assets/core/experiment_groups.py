@@ -50,7 +50,7 @@ def boundaries(spending: Spending, alpha: float, fractions: Sequence[float]) -> 
 
     Source: Armitage, McPherson and Rowe, JRSS A 132, 1969 (the recursion); Jennison and Turnbull, *Group Sequential Methods*, 2000,
     chapter 19.
-    Five equal looks, as ldbounds and gsDesign have them:
+    Five equal looks:
 
     >>> [round(z, 3) for z in boundaries("obrien-fleming", 0.05, (0.2, 0.4, 0.6, 0.8, 1.0))]
     [4.877, 3.357, 2.68, 2.29, 2.031]
@@ -84,7 +84,7 @@ def crossing(bounds: Sequence[float], fractions: Sequence[float], drift: float =
     Raises:
         SpecError: if there is not one bound for each fraction, or fractions do not rise within 0 to 1.
 
-    Source: as :func:`boundaries`. Pocock's constant for five looks is 2.413 (Jennison and Turnbull, table 2.1):
+    Source: as :func:`boundaries`. Pocock's constant for five looks is 2.413:
 
     >>> round(sum(crossing([2.413] * 5, [0.2, 0.4, 0.6, 0.8, 1.0])), 3)
     0.05
@@ -102,7 +102,7 @@ def crossing(bounds: Sequence[float], fractions: Sequence[float], drift: float =
 def group_factor(spending: Spending, alpha: float, power: float, fractions: Sequence[float]) -> float:
     """How many times the units of a single look these looks need for the same power, if they go on to the last.
 
-    Source: Jennison and Turnbull, as above, sections 2.2 and 2.3, where the classic boundaries have 1.028 and 1.229. Five equal looks:
+    Source: as :func:`boundaries`. Of five equal looks O'Brien and Fleming's own boundary has 1.028, Pocock's 1.229, and these functions:
 
     >>> five = (0.2, 0.4, 0.6, 0.8, 1.0)
     >>> [round(group_factor(spending, 0.05, 0.8, five), 2) for spending in ("obrien-fleming", "pocock")]

@@ -1,10 +1,13 @@
-"""Group-sequential boundaries, beside published tables, the multivariate normal and a simulation."""
+"""Group-sequential boundaries, beside other programs, their tables, the multivariate normal and a simulation."""
+
+from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import multivariate_normal
+from scipy.optimize import brentq
+from scipy.stats import multivariate_normal, norm
 
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.experiment_groups import boundaries, crossing, group_factor, spent
@@ -15,31 +18,144 @@ def equal(looks: int) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize(
-    ("spending", "looks", "published"),
+    ("alpha", "fractions", "fleming", "pocock"),
     [
-        # R ldbounds and gsDesign (sfLDOF, sfLDPocock; alpha 0.025 a side); Reboussin et al., Controlled Clinical Trials 21, 2000
-        #
-        # From memory.
-        ("obrien-fleming", 2, (2.963, 1.969)),
-        ("obrien-fleming", 3, (3.710, 2.511, 1.993)),
-        ("obrien-fleming", 4, (4.333, 2.963, 2.359, 2.014)),
-        ("obrien-fleming", 5, (4.877, 3.357, 2.680, 2.290, 2.031)),
-        ("pocock", 2, (2.157, 2.201)),
-        ("pocock", 5, (2.438, 2.427, 2.410, 2.397, 2.386)),
+        # alpha-spending boundaries, common information fractions: mbannick/RCTCovarAdjust, R/constants.R
+        (0.05, (0.3, 1.0), (3.929, 1.960), (2.312, 2.124)),
+        (0.05, (0.5, 1.0), (2.963, 1.969), (2.157, 2.201)),
+        (0.05, (0.9, 1.0), (2.094, 2.053), (1.989, 2.241)),
+        (0.05, (0.3, 0.9, 1.0), (3.929, 2.094, 2.053), (2.312, 2.162, 2.342)),
+        (0.05, equal(3), (3.710, 2.511, 1.993), (2.279, 2.295, 2.296)),
+        (0.05, (0.8, 0.9, 1.0), (2.250, 2.177, 2.072), (2.021, 2.271, 2.332)),
+        (0.05, (0.2, 0.4, 0.9, 1.0), (4.877, 3.357, 2.097, 2.054), (2.438, 2.427, 2.224, 2.376)),
+        (0.05, equal(4), (4.333, 2.963, 2.359, 2.014), (2.368, 2.368, 2.358, 2.350)),
+        (0.05, (0.3, 0.6, 0.9, 1.0), (3.929, 2.670, 2.121, 2.063), (2.312, 2.321, 2.318, 2.412)),
+        # RTSA's five looks: tarak-dhaouadi/tsahr, tests/testthat/test-rtsa-engine-parity.R
+        (0.05, equal(5), (4.877, 3.357, 2.680, 2.290, 2.031), None),
+        # the README of PharmCat/SeqBounds.jl, 0.05 on one side
+        (0.10, equal(4), (3.74955, 2.53993, 2.01604, 1.72014), None),
+        # rpact-com/rpact, tests/testthat/test-f_design_group_sequential.R, 'asP' with an information rate below 1 at the end
+        (0.05, (0.4, 0.7), None, (2.223875, 2.3050796)),
     ],
 )
-def test_the_boundaries_are_those_of_the_published_tables(spending, looks, published):
-    assert boundaries(spending, 0.05, equal(looks)) == pytest.approx(published, abs=6e-4)
+def test_the_boundaries_are_those_of_other_programs(alpha, fractions, fleming, pocock):
+    for spending, published in (("obrien-fleming", fleming), ("pocock", pocock)):
+        if published:
+            assert boundaries(spending, alpha, fractions) == pytest.approx(published, abs=5.1e-4)
 
 
 @pytest.mark.parametrize(
-    ("looks", "pocock", "fleming"), [(2, 2.178, 1.977), (3, 2.289, 2.004), (4, 2.361, 2.024), (5, 2.413, 2.040), (10, 2.555, 2.087)]
+    ("spending", "one_sided", "fraction", "published"),
+    [
+        # rpact, as above: alphaSpent of 'asP' and 'asOF'
+        ("pocock", 0.025, 0.4, 0.013078429),
+        ("pocock", 0.025, 0.7, 0.0197432),
+        ("pocock", 0.13, 0.35, 0.061214062),
+        ("pocock", 0.13, 0.7, 0.10266465),
+        ("obrien-fleming", 0.13, 0.4, 0.016665509),
+        ("obrien-fleming", 0.13, 0.75, 0.080406163),
+        ("obrien-fleming", 0.13, 0.85, 0.10053322),
+    ],
 )
-def test_the_classic_constants_of_pocock_and_of_obrien_and_fleming_use_up_alpha(looks, pocock, fleming):
-    # Jennison and Turnbull 2000, tables 2.1 and 2.3, alpha = 0.05; three digits of the constant are four of alpha. From memory.
-    fractions = equal(looks)
-    assert sum(crossing([pocock] * looks, fractions)) == pytest.approx(0.05, abs=1.5e-4)
-    assert sum(crossing([fleming / np.sqrt(fraction) for fraction in fractions], fractions)) == pytest.approx(0.05, abs=1.5e-4)
+def test_as_much_is_spent_as_by_rpact(spending, one_sided, fraction, published):
+    assert spent(spending, 2 * one_sided, fraction) == pytest.approx(2 * published, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("sides", "fractions", "bounds", "published"),
+    [
+        # rpact, as above: alphaSpent of O'Brien and Fleming, Haybittle and Peto, and three designs of Wang and Tsiatis
+        (1, equal(3), (3.4710914, 2.4544323, 2.0040356), (0.00025917372, 0.0071600594, 0.02499999)),
+        (1, equal(4), (3, 3, 3, 1.9827514), (0.001349898, 0.0024617416, 0.0033695882, 0.025)),
+        (2, (0.3, 0.8, 1.0), (3.2029374, 2.4819703, 2.3420706), (0.0013603353, 0.013978861, 0.02499999)),
+        (2, (0.3, 0.6, 0.8, 1.0), (2.6416137, 2.6052458, 2.5902992, 2.5787648), (0.0082512101, 0.015455479, 0.020598238, 0.025)),
+        (2, (0.3, 0.6, 0.8, 1.0), (3.4563925, 2.7688119, 2.5253005, 2.3512665), (0.00054745752, 0.0059439465, 0.014151805, 0.02499999)),
+    ],
+)
+def test_boundaries_of_rpact_are_crossed_as_often_as_it_says(sides, fractions, bounds, published):
+    # who crosses both sides is counted once here, so half of it is a little below one side
+    assert np.cumsum(crossing(bounds, fractions)) * sides / 2 == pytest.approx(published, abs=5e-8)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "published"),
+    [
+        # rpact, as above: the last two designs, power 0.9
+        ((2.6416137, 2.6052458, 2.5902992, 2.5787648), (0.27985915, 0.63939135, 0.80444921, 0.9)),
+        ((3.4563925, 2.7688119, 2.5253005, 2.3512665), (0.067932398, 0.50628745, 0.76237915, 0.9)),
+    ],
+)
+def test_an_effect_is_found_at_the_looks_at_which_rpact_finds_it(bounds, published):
+    fractions = (0.3, 0.6, 0.8, 1.0)
+    drift = brentq(lambda drift: sum(crossing(bounds, fractions, drift)) - 0.9, 1, 8)
+    assert np.cumsum(crossing(bounds, fractions, drift)) == pytest.approx(published, abs=2e-6)
+
+
+POCOCK, FLEMING = 0.0, 0.5
+
+
+def falling(shape: float, constant: float, looks: int) -> np.ndarray:
+    """Pocock's boundary, the same at each of so many equal looks, or O'Brien and Fleming's, which falls with the root of the fraction."""
+    return constant * np.array(equal(looks)) ** -shape
+
+
+@cache
+def classic(shape: float, looks: int) -> np.ndarray:
+    """The one of these that uses up 0.05."""
+    at = equal(looks)
+    return falling(shape, brentq(lambda constant: sum(crossing(falling(shape, constant, looks), at)) - 0.05, 1.9, 2.6, xtol=1e-8), looks)
+
+
+def finds(shape: float, looks: int, power: float, factor: float) -> float:
+    """The power of the classic design with so many times the units with which a single look has ``power``."""
+    drift = (norm.isf(0.025) + norm.ppf(power)) * np.sqrt(factor)
+    return sum(crossing(classic(shape, looks), equal(looks), drift))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "published"),
+    [
+        # scikit-design (ahmedazab888/scikit-design), skdesign/group_sequential/pocock.py
+        (0.01, {2: 2.772, 3: 2.873, 4: 2.939, 5: 2.986}),
+        (0.05, {2: 2.178, 3: 2.289, 4: 2.361, 5: 2.413, 10: 2.555}),
+        (0.1, {2: 1.875, 3: 1.992, 4: 2.067, 5: 2.122}),
+    ],
+)
+def test_pococks_constants_use_up_alpha(alpha, published):
+    for looks, constant in published.items():
+        more, less = (sum(crossing(falling(POCOCK, constant + digit, looks), equal(looks))) for digit in (-5.1e-4, 5.1e-4))
+        assert less < alpha < more
+
+
+@pytest.mark.parametrize(
+    ("looks", "published", "digits"),
+    [
+        (3, (3.4710914, 2.4544323, 2.0040356), 1e-6),  # rpact, as above, its default design
+        (5, (4.562, 3.226, 2.634, 2.281), 5.1e-4),  # mbannick/RCTCovarAdjust, the first four of the five looks of an example
+    ],
+)
+def test_the_boundary_of_obrien_and_fleming_uses_up_alpha(looks, published, digits):
+    assert classic(FLEMING, looks)[: len(published)] == pytest.approx(published, abs=digits)
+
+
+@pytest.mark.parametrize(
+    ("shape", "power", "published"),
+    [
+        # scikit-design, pocock.py and obrien_fleming.py, 2 to 5 looks, alpha 0.05
+        (POCOCK, 0.8, (1.110, 1.166, 1.202, 1.229)),
+        (POCOCK, 0.9, (1.100, 1.151, 1.183, 1.207)),
+        (FLEMING, 0.8, (1.008, 1.017, 1.024, 1.028)),
+        (FLEMING, 0.9, (1.007, 1.016, 1.022, 1.026)),
+    ],
+)
+def test_the_classic_designs_take_as_many_units_more_as_is_tabulated(shape, power, published):
+    for looks, factor in enumerate(published, start=2):  # to a unit of the last digit: to cross on the wrong side counts as found here
+        assert finds(shape, looks, power, factor - 1.1e-3) < power < finds(shape, looks, power, factor + 1.1e-3)
+
+
+def test_pococks_four_looks_take_as_many_units_more_as_in_sas():
+    # SAS/STAT User's Guide, the SEQDESIGN procedure, example 'Creating Two-Sided Pocock and O'Brien-Fleming Designs': 118.3143 %
+    assert finds(POCOCK, 4, 0.9, 1.183143) == pytest.approx(0.9, abs=2e-5)
 
 
 @pytest.mark.parametrize("fractions", [(0.3, 1.0), (0.1, 0.55, 0.9)])
@@ -70,11 +186,10 @@ def test_peeking_at_five_looks_errs_and_covers_as_often_as_it_says():
         assert outside.mean() == pytest.approx(0.05, abs=3.3 * np.sqrt(0.05 * 0.95 / runs))
 
 
-@pytest.mark.parametrize(("spending", "published"), [("obrien-fleming", 1.028), ("pocock", 1.229)])
-def test_the_price_of_five_looks_is_about_that_of_the_classic_designs_and_buys_the_power(spending, published):
-    # Jennison and Turnbull 2000, tables 2.2 and 2.4, alpha 0.05 and power 0.8; spending functions come near their boundaries. From memory.
+@pytest.mark.parametrize(("spending", "shape"), [("obrien-fleming", FLEMING), ("pocock", POCOCK)])
+def test_the_price_of_five_looks_is_about_that_of_the_classic_designs_and_buys_the_power(spending, shape):
     factor = group_factor(spending, 0.05, 0.8, equal(5))
-    assert factor == pytest.approx(published, abs=0.025)
+    assert finds(shape, 5, 0.8, factor) == pytest.approx(0.8, abs=0.006)  # spending functions come near their boundaries
     rng, runs = np.random.default_rng(12), 40_000
     drift = (1.959964 + 0.841621) * np.sqrt(factor)
     walk = np.cumsum(rng.standard_normal((runs, 5)) * np.sqrt(0.2) + drift * 0.2, axis=1) / np.sqrt(equal(5))

@@ -115,6 +115,12 @@ def test_the_chi_square_test_is_that_of_scipy(units, shares):
     assert chi_square_srm(units, shares) == pytest.approx(chisquare(units, expected).pvalue, rel=1e-12)
 
 
+def test_a_published_mismatch_has_its_published_p_value():
+    # Kohavi, Tang and Xu, Trustworthy Online Controlled Experiments, 2020, chapter 21, scenario 1, as public notes on the book quote it:
+    # 1.8E-6. Fabijan et al., KDD 2019, as quoted in others, say of the same users that it is rarer than 1 in 500,000.
+    assert chi_square_srm((821_588, 815_482), (0.5, 0.5)) == pytest.approx(1.8e-6, abs=0.051e-6)
+
+
 @pytest.mark.parametrize(("units", "share"), [((5200, 4800), 0.5), ((95_300, 4700), 0.95), ((10, 30), 0.5)])
 def test_the_sequential_test_is_the_bayes_factor_by_numerical_integration(units, share):
     n, centre = sum(units), units[0] / sum(units)
