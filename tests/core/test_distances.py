@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2_contingency, entropy, ks_2samp, wasserstein_distance
 
-from mlops_assets.core import distances
+from mlops_assets.core import distances, grid
 from mlops_assets.core.distances import chi_square, examine, jensen_shannon, kl, kolmogorov_smirnov, measure, psi, wasserstein
 from mlops_assets.core.profile import ColumnProfile, baseline, profile
 
@@ -65,6 +65,18 @@ def test_wasserstein_is_within_the_bound_of_the_cells(before, after):
     assert wasserstein(*found) == pytest.approx(exact, rel=0.01)
     assert measure(*found).wasserstein_normed == pytest.approx(exact / before.std(), rel=0.01)
     assert kolmogorov_smirnov(*found).statistic == pytest.approx(ks_2samp(before, after).statistic, abs=0.01)
+
+
+FLOATS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=200).map(lambda values: np.asarray(values, dtype=np.float32))
+
+
+@given(FLOATS, FLOATS)
+def test_of_the_cells_wasserstein_is_what_scipy_says(before, after):
+    base, now = columns(before, after)
+    places = [(grid.places(np.asarray(side.cells), side.categorical), side.cell_counts) for side in (base, now)]
+    (one, one_counts), (other, other_counts) = places
+    exact = wasserstein_distance(one, other, one_counts, other_counts)
+    assert wasserstein(base, now) == pytest.approx(exact, rel=1e-9, abs=1e-9)
 
 
 def test_all_distances_of_the_same_rows_are_nothing():
