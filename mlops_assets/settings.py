@@ -4,7 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets.core.errors import MlopsError
+
 HOST = "127.0.0.1"
+_BASE_PORTS = range(1024, 55_000)
+"""SeaweedFS takes ports 10,000 above its own."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,15 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        home = Path(os.environ.get("MLOPS_HOME", ".mlops")).resolve()
-        return cls(home, int(os.environ.get("MLOPS_BASE_PORT", "4000")))
+        """What the environment says, else the defaults.
+
+        Raises:
+            MlopsError: if ``MLOPS_BASE_PORT`` is no port that a stack can begin at.
+        """
+        home, port = Path(os.environ.get("MLOPS_HOME", ".mlops")).resolve(), os.environ.get("MLOPS_BASE_PORT", "4000")
+        if not port.isdecimal() or int(port) not in _BASE_PORTS:
+            raise MlopsError(f"MLOPS_BASE_PORT: got {port!r}, expected a port from {_BASE_PORTS[0]} to {_BASE_PORTS[-1]}, e.g. 14000")
+        return cls(home, int(port))
 
     @property
     def dagster_port(self) -> int:
