@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mlops_assets.core.errors import BadData
 from mlops_assets.ports import Clock, ObjectInfo, ObjectStore, Predictions
 
@@ -31,9 +33,11 @@ _STAMP = "%Y%m%dT%H%M%S_%f"
 _STAMP_LENGTH = 22
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One served answer. ``features`` are raw values in the order of the model's inputs; the times have their zone."""
+class Answer(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One served answer. ``features`` are raw values in the order of the model's inputs; the times have their zone.
+
+    It is written at each request and by place: another order of the fields is another format of :mod:`serving.segments`.
+    """
 
     request_id: str
     unit: str
