@@ -101,6 +101,8 @@ class Lease:
     def give_up(self) -> None:
         """Leave what is not shipped to the next process."""
         if not self.segments():
+            for kept in self._path.parent.glob(f"{self.replica}-*.key"):  # of a process that was killed when it had just shipped
+                kept.unlink()
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 

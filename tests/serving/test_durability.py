@@ -7,6 +7,7 @@ import resource
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,11 @@ def store(object_store):
 
 def on_disk(home: Path) -> list[str]:
     """The request ids in all segments of a home."""
-    return [answer.request_id for path in home.glob("predictions/*/*/*.frames") for answer in segments.read(path).answers]
+    found: list[str] = []
+    for path in home.glob("predictions/*/*/*.frames"):
+        with suppress(FileNotFoundError):  # it was shipped meanwhile
+            found += [answer.request_id for answer in segments.read(path).answers]
+    return found
 
 
 class Load:
@@ -98,8 +103,8 @@ def test_whatever_was_acknowledged_is_in_the_object_store_exactly_once_however_o
         counted = Counter(on_disk(release.home))
         assert set(counted.values()) <= {1}
     last = served("mortal", "v1", digest).start().wait_ready()
-    assert last.stop() < 15
-    assert on_disk(last.home) == []
+    eventually(lambda: on_disk(last.home) == [], within=60 + KILLS)
+    last.stop()
     shipped = Counter(each for key in keys(store, "mortal") for each in request_ids_of(store, key))
     assert set(shipped.values()) == {1}
     assert acknowledged <= shipped.keys()

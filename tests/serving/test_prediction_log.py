@@ -171,7 +171,14 @@ def test_a_crash_between_upload_and_removal_does_not_double(start, objects, tmp_
     assert not segment.exists()
 
 
-def test_a_torn_line_is_cut_and_counted_and_the_rest_is_shipped(start, objects, tmp_path):
+def test_a_crash_right_after_the_removal_leaves_nothing_for_ever(start, objects, tmp_path):
+    segment = crashed(tmp_path, answer())
+    segment.rename(segment.with_suffix(".key"))
+    start().log.close()
+    assert left(tmp_path) == []
+
+
+def test_a_torn_frame_is_cut_and_counted_and_the_rest_is_shipped(start, objects, tmp_path):
     torn = segments.answers_frame([answer(), answer(), answer()])[:-7]
     crashed(tmp_path, answer("whole"), tail=torn)
     process = start()
