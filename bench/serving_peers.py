@@ -13,8 +13,11 @@ from pathlib import Path
 APPS = Path(__file__).parent / "serving_apps"
 ENVIRONMENTS = Path(__file__).parent / ".envs"
 BIN = Path(sys.executable).parent
-PARTS = ("log", "metrics", "joining", "types")
-"""What is taken out of ours, one at a time."""
+WITH = ("fdatasync",)
+"""What ours can do on top: answer when the log is on the disk."""
+
+PARTS = (*WITH, "log", "metrics", "joining", "types")
+"""What is taken out of ours, or added, one at a time."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def bare(model: Path, row: Sequence[float]) -> Server:
 
 
 def ours(part: str, environment: Mapping[str, str], row: Sequence[float]) -> Server:
-    """Ours without a part, or whole if that is ``nothing``."""
-    name = "ours" if part == "nothing" else f"ours without {part}"
+    """Ours without a part, or with one on top, or whole if that is ``nothing``."""
+    name = "ours" if part == "nothing" else f"ours {'with' if part in WITH else 'without'} {part}"
     command = [sys.executable, str(APPS / "ours.py"), part, "--port", "{port}"]
     return Server(name, command, "/predict", _ours_asks(row), "/ready", {**environment, "PYTHONPATH": str(APPS.parents[1])})
 

@@ -16,8 +16,9 @@ from serving.body import BodyReader, Disconnected, Receive, TooLarge
 from serving.exchange import EXCHANGES, RawHeaders, Response
 from serving.limits import BODY_SECONDS, REQUEST_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
+from serving.prediction_log import Unlogged
 from serving.protocol import BadRequest
-from serving.replica import Replica
+from serving.replica import Replica, answers_of
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -100,6 +101,9 @@ class App:
             counted.refused("overloaded")
             response = _later(exchange.fail(503, "overloaded", error), error.retry_after)
             return _closing(response) if isinstance(error, NoRoom) else response
+        except Unlogged as error:
+            counted.refused("unlogged")
+            return _later(exchange.fail(503, "not logged", error), 1)
         except NotReady as error:
             counted.refused("unready")
             return _later(exchange.fail(503, "not ready", error), 1)
@@ -110,6 +114,7 @@ class App:
 
     async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float) -> Response:
         loaded = self._replica.require_ready()
+        loaded.log.require_room()
         exchange = loaded.exchanges[name]
         deadline = began + seconds_allowed(headers)
         body = await self._bodies.read(receive)
@@ -119,12 +124,16 @@ class App:
         scores = await loaded.queue.score(question.matrix, deadline)
         numbers = scores.tolist()
         decisions = [number >= loaded.threshold for number in numbers]
-        seconds, role = perf_counter() - began, role_of(headers.get(b"host", b"").decode("latin-1"), self._model)
-        self._replica.log(question.asked, role, numbers, decisions, seconds)
-        self._roles[role].answered(numbers, seconds)
+        role = role_of(headers.get(b"host", b"").decode("latin-1"), self._model)
+        told_as = question.asked, role, numbers, decisions, perf_counter() - began
         if is_large:
-            return await asyncio.to_thread(exchange.answer, question, scores, numbers, decisions)
-        return exchange.answer(question, scores, numbers, decisions)
+            response = await asyncio.to_thread(exchange.answer, question, scores, numbers, decisions)
+            await asyncio.to_thread(lambda: loaded.log.write(answers_of(*told_as)))
+        else:
+            response = exchange.answer(question, scores, numbers, decisions)
+            await loaded.commits.commit(answers_of(*told_as))
+        self._roles[role].answered(numbers, perf_counter() - began)
+        return response
 
     def _tell(self, path: str, method: str, is_asked: bool) -> Response:
         """Everything but scores."""
@@ -141,8 +150,13 @@ class App:
             return _json(503, {"status": "not ready", "reason": str(error), "error": str(error)})
 
     def _ready(self) -> Response:
-        self._replica.require_ready()
-        return Response(200, b'{"status":"ready","ready":true}')
+        log = self._replica.require_ready().log
+        trouble = log.trouble
+        if trouble is None:
+            return Response(200, b'{"status":"ready","ready":true}')
+        if log.refuses:
+            return _json(503, {"status": "not ready", "reason": trouble.why, "error": trouble.why})
+        return _json(200, {"status": "ready", "ready": True, "log": f"answers are not logged: {trouble.why}"})
 
 
 def role_of(host: str, model: str) -> Role:

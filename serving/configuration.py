@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, get_args
 
 from mlops_assets.core.errors import SpecError
+from mlops_assets.core.model_spec import LogDurability, OnLogFull
 from mlops_assets.settings import Settings
 from serving.prediction_log import Limits
 
@@ -29,6 +31,8 @@ class Configuration:
         threads: ``MLOPS_THREADS``, the most that one prediction may use; 1.
         replay: ``MLOPS_REPLAY=1`` lets requests carry an ``event_time``.
         limits: ``MLOPS_LOG_ROTATE_SECONDS`` and ``MLOPS_LOG_MAX_BYTES``; 60 seconds and 1 GiB.
+        log_durability: ``MLOPS_LOG_DURABILITY``, ``write`` or ``fdatasync``: where a logged answer is before it is sent.
+        on_log_full: ``MLOPS_ON_LOG_FULL``, ``count`` or ``refuse``: what happens to answers that cannot be logged.
     """
 
     model: str
@@ -39,6 +43,8 @@ class Configuration:
     threads: int = 1
     replay: bool = False
     limits: Limits = field(default_factory=Limits)
+    log_durability: LogDurability = "write"
+    on_log_full: OnLogFull = "count"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Configuration:
@@ -56,6 +62,8 @@ class Configuration:
                 _positive(environment, "MLOPS_LOG_ROTATE_SECONDS", limits.rotate_seconds),
                 int(_positive(environment, "MLOPS_LOG_MAX_BYTES", limits.max_bytes)),
             ),
+            log_durability=_chosen(environment, "MLOPS_LOG_DURABILITY", get_args(LogDurability), "write"),
+            on_log_full=_chosen(environment, "MLOPS_ON_LOG_FULL", get_args(OnLogFull), "count"),
         )
 
 
@@ -63,6 +71,13 @@ def _read(environment: Mapping[str, str], name: str, pattern: re.Pattern[str], e
     value = environment.get(name, "")
     if not pattern.fullmatch(value):
         raise SpecError(f"{name}: got {value!r}, expected {expected}: set it in the environment of the serving process")
+    return value
+
+
+def _chosen(environment: Mapping[str, str], name: str, known: Sequence[str], default: str) -> Any:
+    value = environment.get(name, default)
+    if value not in known:
+        raise SpecError(f"{name}: got {value!r}, expected {' or '.join(known)}: correct it in the environment of the serving process")
     return value
 
 

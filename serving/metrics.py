@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -19,12 +19,12 @@ from prometheus_client.utils import floatToGoString
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
 
 Role = Literal["live", "shadow"]
-Outcome = Literal["answered", "invalid", "unready", "overloaded", "failed"]
+Outcome = Literal["answered", "invalid", "unready", "overloaded", "unlogged", "failed"]
 
 _SCORE_BOUNDS = tuple(bound / 20 for bound in range(1, 21))
 _BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
-_OUTCOMES: tuple[Outcome, ...] = ("answered", "invalid", "unready", "overloaded", "failed")
-_ROLES: tuple[Role, ...] = ("live", "shadow")
+_OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+_ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class Tally:
@@ -85,9 +85,14 @@ class LogMetrics:
     shipped: Counter
     lost: Counter
     pending_bytes: Gauge
+    full: Gauge
 
     def lose(self, reason: str, count: int) -> None:
-        """Count lost answers; ``reason`` is ``queue``, ``disk``, ``space``, ``torn`` or ``damaged`` (then whole segments)."""
+        """Count lost answers.
+
+        ``reason`` is ``disk`` (it does not take them), ``space`` (too many wait to be shipped), ``torn`` (cut off or damaged in a file
+        that a process or machine left when it failed) or ``damaged`` (whole segments that cannot be read).
+        """
         if count:
             self.lost.labels(self.model, self.release, reason).inc(count)
 
@@ -113,13 +118,11 @@ class Metrics:
         pending = Gauge(
             "mlops_prediction_log_pending_bytes", "Bytes on disk, not shipped yet", labels, multiprocess_mode="livesum", registry=registry
         )
-        return LogMetrics(
-            self.model,
-            self.release,
-            shipped.labels(self.model, self.release),
-            lost,
-            pending.labels(self.model, self.release),
+        full = Gauge(
+            "mlops_prediction_log_full", "1 while answers cannot be logged", labels, multiprocess_mode="livemax", registry=registry
         )
+        who = (self.model, self.release)
+        return LogMetrics(*who, shipped.labels(*who), lost, pending.labels(*who), full.labels(*who))
 
 
 class _Tallies(Collector):

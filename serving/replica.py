@@ -17,6 +17,7 @@ from mlops_assets.ports import ObjectStore
 from serving import model_file, oip, openapi, runtime
 from serving.configuration import Configuration
 from serving.exchange import EXCHANGES, InferExchange, PredictExchange
+from serving.group_commit import GroupCommit
 from serving.metrics import Metrics, Role
 from serving.pace import measure
 from serving.prediction_log import PredictionLog
@@ -42,6 +43,7 @@ class Loaded:
     openapi: bytes
     page: bytes
     log: PredictionLog
+    commits: GroupCommit
 
 
 class Replica:
@@ -79,16 +81,6 @@ class Replica:
             raise NotReady(f"{self.configuration.model} {self.configuration.release}: {self._reason}")
         return self._loaded
 
-    def log(self, request: PredictRequest, role: Role, scores: Sequence[float], decisions: Sequence[bool], seconds: float) -> None:
-        """Log the answers to a request, which took ``seconds``."""
-        now = datetime.now(UTC)
-        self.require_ready().log.append(
-            Answer(
-                question.request_id, question.unit, role, score, decision, 1000 * seconds, now, question.event_time or now, question.values
-            )
-            for question, score, decision in zip(request.questions, scores, decisions, strict=True)
-        )
-
     def _load(self) -> None:
         began, delay = time.monotonic(), RETRY_SECONDS[0]
         while not self._stop.is_set():
@@ -119,7 +111,11 @@ class Replica:
         pace = measure(model.raw_score, len(signature.inputs))
         _log.info("%s %s: %s", told.model, told.release, pace.reason)
         inputs = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
-        log = PredictionLog(told.home, told.model, told.release, inputs, self._objects, self._log_metrics, told.limits)
+        log = PredictionLog(
+            *(told.home, told.model, told.release, inputs, self._objects, self._log_metrics, told.limits),
+            durability=told.log_durability,
+            on_full=told.on_log_full,
+        )
         log.start()
         return Loaded(
             runtime=model,
@@ -130,4 +126,14 @@ class Replica:
             openapi=msgspec.json.encode(openapi.document(signature, told.release)),
             page=openapi.page(signature, told.release),
             log=log,
+            commits=GroupCommit(log),
         )
+
+
+def answers_of(request: PredictRequest, role: Role, scores: Sequence[float], decisions: Sequence[bool], seconds: float) -> list[Answer]:
+    """The answers to a request, which took ``seconds``, as they are logged."""
+    now, took = datetime.now(UTC), 1000 * seconds
+    return [
+        Answer(question.request_id, question.unit, role, score, decision, took, now, question.event_time or now, question.values)
+        for question, score, decision in zip(request.questions, scores, decisions, strict=True)
+    ]

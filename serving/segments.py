@@ -1,8 +1,8 @@
 """Segments: the files in which answers wait on disk until they are shipped.
 
-``<home>/predictions/<model>/<release>/<replica>-<sequence>.jsonl``: a line is a checksum and JSON, the first one a :class:`Header`.
-Beside it lies ``.key`` once a name in the object store was chosen for it, and ``<replica>.lock``, which its process holds: whose lock
-is free has ended, and another process may ship what he left.
+``<home>/predictions/<model>/<release>/<replica>-<sequence>.frames``. A frame is what was written at once: a mark, its length, its number
+of answers, a checksum, and MessagePack; the first one is the :class:`Header`. Beside it lies ``.key`` once a name in the object store was
+chosen for it, and ``<replica>.lock``, which its process holds: whose lock is free has ended, and another process may ship what he left.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -21,7 +21,15 @@ import msgspec
 from mlops_assets.adapters.prediction_log import Answer, LoggedInput
 from mlops_assets.core.errors import BadData
 
-_CHECKSUM_LENGTH = 8
+SUFFIX = ".frames"
+_EARLIER_SUFFIX = ".jsonl"
+
+_MARK = b"\xc1PL2"
+"""0xC1 is in no MessagePack and in no UTF-8, so what follows a damaged frame is found again."""
+
+_PREFIX = struct.Struct("<4sIII")
+_encode = msgspec.msgpack.Encoder().encode
+_decode_answers = msgspec.msgpack.Decoder(list[Answer]).decode
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment as it was read. ``torn`` lines were cut off or damaged and cannot be read."""
+    """A segment as it was read. ``torn`` answers, or more, were cut off or damaged and cannot be read."""
 
     header: Header
     answers: Sequence[Answer]
@@ -83,47 +91,79 @@ class Lease:
 
     def segment(self, sequence: int) -> Path:
         """Where this replica's segment of this number lies."""
-        return self._path.with_name(f"{self.replica}-{sequence:06d}.jsonl")
+        return self._path.with_name(f"{self.replica}-{sequence:06d}{SUFFIX}")
 
     def segments(self) -> list[Path]:
-        """Those that lie there now, oldest first."""
-        return sorted(self._path.parent.glob(f"{self.replica}-*.jsonl"))
+        """Those that lie there now, oldest first; an earlier version's too, which :func:`read` refuses."""
+        found = self._path.parent.glob(f"{self.replica}-*")
+        return sorted(path for path in found if path.suffix in (SUFFIX, _EARLIER_SUFFIX))
 
     def give_up(self) -> None:
         """Leave what is not shipped to the next process."""
         if not self.segments():
+            for kept in self._path.parent.glob(f"{self.replica}-*.key"):  # of a process that was killed when it had just shipped
+                kept.unlink()
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
-def lines(records: Iterable[Header | Answer]) -> bytes:
-    """Records as they are written, each on a line that can be checked on its own."""
-    payloads = map(msgspec.json.encode, records)
-    return b"".join(b"%08x %b\n" % (crc32(payload), payload) for payload in payloads)
+def header_frame(header: Header) -> bytes:
+    """The first frame of a segment."""
+    return _frame(_encode(header), 0)
+
+
+def answers_frame(answers: Sequence[Answer]) -> bytes:
+    """Answers that are written at once, and are all there or none."""
+    return _frame(_encode(answers), len(answers))
 
 
 def read(path: Path) -> Segment:
-    """Read a segment; what is damaged, such as the last line after a crash, is left out and counted.
+    """Read a segment; what is damaged, such as a frame that was being written at a crash, is left out and counted.
 
     Raises:
-        BadData: if its first line cannot be read, so that nobody knows what it holds.
+        BadData: if its first frame cannot be read, so that nobody knows what it holds.
     """
-    header, *answers = path.read_bytes().split(b"\n")
-    if answers and not answers[-1]:
-        answers.pop()
-    try:
-        known = _decode(header, Header)
-        read_answers = [answer for line in answers if (answer := _decode(line, Answer, strict=False)) is not None]
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    data = path.read_bytes()
+    if path.suffix == _EARLIER_SUFFIX:
         raise BadData(
-            f"segment {path.name}: its lines are not of this version ({error}): ship it with the version that wrote it"
+            f"segment {path.name}: an earlier version wrote it and did not ship it: start a release of that version, then stop it"
+        )
+    header, answers, torn = None, [], 0
+    try:
+        for payload, count in _payloads(data):
+            if payload is None:
+                torn += count
+            elif header is None:
+                header = msgspec.msgpack.decode(payload, type=Header)
+            else:
+                answers += _decode_answers(payload)
+    except msgspec.MsgspecError as error:
+        raise BadData(
+            f"segment {path.name}: its frames are not of this version ({error}): ship it with the version that wrote it"
         ) from error
-    if known is None:
-        raise BadData(f"segment {path.name}: its first line is damaged, so its {len(answers)} answers cannot be told")
-    return Segment(known, read_answers, len(answers) - len(read_answers))
+    if header is None:
+        raise BadData(f"segment {path.name}: its first frame is damaged, so its {len(data)} bytes cannot be told")
+    return Segment(header, answers, torn)
 
 
-def _decode(line: bytes, kind: type[Any], strict: bool = True) -> Any:
-    """The record of a line, or None if its checksum says that it is damaged."""
-    checksum, payload = line[:_CHECKSUM_LENGTH], line[_CHECKSUM_LENGTH + 1 :]
-    return msgspec.json.decode(payload, type=kind, strict=strict) if checksum == b"%08x" % crc32(payload) else None
+def _frame(payload: bytes, answers: int) -> bytes:
+    return _PREFIX.pack(_MARK, len(payload), answers, crc32(payload, answers)) + payload
+
+
+def _payloads(data: bytes) -> Iterator[tuple[memoryview | None, int]]:
+    """The frames' payloads, each with its number of answers; None for what is damaged, with how many it seems to have held."""
+    view, place = memoryview(data), 0
+    while place < len(data):
+        count = 1
+        if data.startswith(_MARK, place) and place + _PREFIX.size <= len(data):
+            _, length, count, checksum = _PREFIX.unpack_from(data, place)
+            end = place + _PREFIX.size + length
+            payload = view[place + _PREFIX.size : end]
+            if len(payload) == length and crc32(payload, count) == checksum:
+                yield payload, count
+                place = end
+                continue
+        after = data.find(_MARK, place + 1)
+        after = len(data) if after < 0 else after
+        yield None, max(1, min(count, after - place))
+        place = after

@@ -16,6 +16,7 @@ from mlops_assets.core.errors import AlreadyExists, BadData, MlopsError
 from mlops_assets.ports import Clock, ObjectStore
 from serving import segments
 from serving.metrics import LogMetrics
+from serving.segment_file import sync_directory
 
 FRESH = timedelta(seconds=5)
 """A name that is older is not used any more: the log's readers may have gone past it."""
@@ -147,3 +148,4 @@ def _write_durably(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    sync_directory(path.parent)  # a name that a power cut takes back is chosen anew, and the segment shipped twice

@@ -1,22 +1,32 @@
-"""``python -m serving`` with one part taken out, to see what it costs. ``ours.py PART --port PORT``; PART may be ``nothing``."""
+"""``python -m serving`` with one part taken out, to see what it costs. ``ours.py PART --port PORT``; PART may be ``nothing``, or
+``fdatasync`` to have answers wait for the disk."""
 
+import os
 import sys
 from collections.abc import Callable
 
 import msgspec
 import numpy as np
 
-from serving import replica
+from serving import app, replica
 from serving.__main__ import main
 from serving.exchange import PredictExchange, PredictQuestion
+from serving.group_commit import GroupCommit
 from serving.metrics import RoleMetrics, Tally
 from serving.pace import Pace, measure
-from serving.prediction_log import PredictionLog
 from serving.protocol import PredictRequest, Question
 
 
 def without_log() -> None:
-    PredictionLog.append = lambda self, answers: None
+    async def at_once(self: GroupCommit, answers: object) -> None:
+        pass
+
+    GroupCommit.commit = at_once
+    replica.answers_of = app.answers_of = lambda *said: ()
+
+
+def with_fdatasync() -> None:
+    os.environ["MLOPS_LOG_DURABILITY"] = "fdatasync"
 
 
 def without_metrics() -> None:
@@ -43,6 +53,7 @@ def without_types() -> None:
 PARTS = {
     "nothing": lambda: None,
     "log": without_log,
+    "fdatasync": with_fdatasync,
     "metrics": without_metrics,
     "joining": without_joining,
     "types": without_types,

@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mlops_assets.core.errors import BadData
 from mlops_assets.ports import Clock, ObjectInfo, ObjectStore, Predictions
 
@@ -26,14 +28,19 @@ KEY_COLUMNS = ("request_id", "release", "role")
 TOMBSTONE = b""
 """What a shipper leaves under a name that it gave up: an upload still under way can no longer take it."""
 
+_ROWS_AT_ONCE = 1000
+"""So many rows become columns at once, since the requests of a release wait for that long."""
+
 _BUCKET = "predictions"
 _STAMP = "%Y%m%dT%H%M%S_%f"
 _STAMP_LENGTH = 22
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One served answer. ``features`` are raw values in the order of the model's inputs; the times have their zone."""
+class Answer(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One served answer. ``features`` are raw values in the order of the model's inputs; the times have their zone.
+
+    It is written at each request and by place: another order of the fields is another format of :mod:`serving.segments`.
+    """
 
     request_id: str
     unit: str
@@ -77,25 +84,42 @@ def to_parquet(model: str, release: str, inputs: Sequence[LoggedInput], answers:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    time = pa.timestamp("us", "UTC")
-    columns = {
-        "request_id": pa.array([answer.request_id for answer in answers], pa.string()),
-        "release": pa.array([release] * len(answers), pa.string()),
-        "role": pa.array([answer.role for answer in answers], pa.string()),
-        "unit": pa.array([answer.unit for answer in answers], pa.string()),
-        "score": pa.array([answer.score for answer in answers], pa.float64()),
-        "decision": pa.array([answer.decision for answer in answers], pa.bool_()),
-        "latency_ms": pa.array([answer.latency_ms for answer in answers], pa.float64()),
-        "logged_at": pa.array([answer.logged_at for answer in answers], time),
-        "event_time": pa.array([answer.event_time for answer in answers], time),
-        "model": pa.array([model] * len(answers), pa.string()),
-    }
-    for place, feature in enumerate(inputs):
-        kind = pa.string() if feature.category else pa.float64()
-        columns[FEATURE_PREFIX + feature.name] = pa.array([answer.features[place] for answer in answers], kind)
+    schema = _schema(inputs)
+    chunks = [answers[start : start + _ROWS_AT_ONCE] for start in range(0, len(answers), _ROWS_AT_ONCE)]
+    table = pa.Table.from_batches([_batch(model, release, chunk, schema) for chunk in chunks], schema)
+    strings = [field.name for field in schema if pa.types.is_string(field.type)]
     buffer = BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    # numbers differ from row to row: a dictionary of them takes longer and more room than they do
+    pq.write_table(table.combine_chunks(), buffer, compression="zstd", use_dictionary=strings)
     return buffer.getvalue()
+
+
+def _schema(inputs: Sequence[LoggedInput]) -> pa.Schema:
+    import pyarrow as pa
+
+    text, number, time = pa.string(), pa.float64(), pa.timestamp("us", "UTC")
+    told = {"request_id": text, "release": text, "role": text, "unit": text, "score": number, "decision": pa.bool_()}
+    told |= {"latency_ms": number, "logged_at": time, "event_time": time, "model": text}
+    return pa.schema([*told.items(), *((FEATURE_PREFIX + feature.name, text if feature.category else number) for feature in inputs)])
+
+
+def _batch(model: str, release: str, answers: Sequence[Answer], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    columns = [
+        [answer.request_id for answer in answers],
+        [release] * len(answers),
+        [answer.role for answer in answers],
+        [answer.unit for answer in answers],
+        [answer.score for answer in answers],
+        [answer.decision for answer in answers],
+        [answer.latency_ms for answer in answers],
+        [answer.logged_at for answer in answers],
+        [answer.event_time for answer in answers],
+        [model] * len(answers),
+        *zip(*[answer.features for answer in answers], strict=True),
+    ]
+    return pa.record_batch([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
 
 
 class S3PredictionLog:
@@ -191,9 +215,8 @@ def _read(data: bytes, key: str, columns: Sequence[str] | None) -> pa.Table:
 def _concatenate(tables: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:
     """The tables below each other. A feature that was a number in one release and a category in another becomes a string."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    empty = pq.read_table(BytesIO(to_parquet("", "", (), ())))
+    empty = _schema(()).empty_table()
     types: dict[str, set[pa.DataType]] = {field.name: {field.type} for field in empty.schema}
     for table in tables:
         for field in table.schema:

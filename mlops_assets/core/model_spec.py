@@ -7,7 +7,7 @@ with a :class:`SpecError` that says what to write instead.
 import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import SpecError
@@ -15,6 +15,8 @@ from mlops_assets.core.gate_spec import GatePolicy, Gates
 
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
 DriftPolicy = Literal["fixed", "calibrated"]
+LogDurability = Literal["write", "fdatasync"]
+OnLogFull = Literal["refuse", "count"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -231,11 +233,26 @@ class Retrain:
 
 @dataclass(frozen=True)
 class Serving:
-    """What one serving process of the model may use."""
+    """What one serving process of the model may use, and what it does for the record of its answers.
+
+    An answer leaves after it was logged. ``log_durability`` says where it is by then: ``write`` with the kernel, so that it survives the
+    process, or ``fdatasync`` on the disk, so that it survives the machine. ``on_log_full`` says what happens to answers that cannot be
+    logged: they are given and counted as lost (``count``), or not given, and the release is not ready (``refuse``). Counting is the
+    default, since all releases of a machine share its disk and the object store: refusing would end all predictions at once.
+    """
 
     threads: int = 1
     timeout: timedelta = timedelta(seconds=5)
     ready_within: timedelta = timedelta(seconds=60)
+    log_durability: LogDurability = "write"
+    on_log_full: OnLogFull = "count"
+
+    def __post_init__(self) -> None:
+        for name, got, known in (
+            ("log_durability", self.log_durability, get_args(LogDurability)),
+            ("on_log_full", self.on_log_full, get_args(OnLogFull)),
+        ):
+            _require(got in known, f"serving.{name}: got {got!r}, expected {' or '.join(known)}: correct it")
 
 
 @dataclass(frozen=True)

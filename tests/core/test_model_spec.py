@@ -16,6 +16,7 @@ from mlops_assets.core.model_spec import (
     Label,
     ModelSpec,
     Retrain,
+    Serving,
     Training,
 )
 
@@ -139,6 +140,8 @@ CONTRADICTIONS = [
     (lambda: spec(features=features(inputs=(Feature("fraud"),))), "a model that sees its label learns nothing"),
     (lambda: spec(drift=Drift(ignore=("height",))), "drift.ignore: height is not an input feature .amount."),
     (lambda: spec(gates=Gates(0.6, slices=(Slice("shop", "x", 0.5),))), "gates.slices: shop is not a column of events"),
+    (lambda: Serving(log_durability="fsync"), "serving.log_durability: got 'fsync', expected write or fdatasync"),
+    (lambda: Serving(on_log_full="drop"), "serving.on_log_full: got 'drop', expected refuse or count"),
 ]
 
 

@@ -1,5 +1,8 @@
 import itertools
+import resource
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from mlops_assets.adapters.prediction_log import TOMBSTONE, Answer, LoggedInput,
 from mlops_assets.ports import Clock
 from serving import segments
 from serving.metrics import Metrics
-from serving.prediction_log import Limits, PredictionLog
+from serving.prediction_log import RETRY_SECONDS, Limits, PredictionLog, Unlogged
 from serving.segments import Header, Lease
 from serving.shipper import FRESH, Shipper
 from tests.servers import eventually
@@ -31,9 +34,10 @@ def answer(request_id: str | None = None, **values: object) -> Answer:
 class Process:
     """A serving process's log, and what it has counted."""
 
-    def __init__(self, home: Path, objects: CuttableObjectStore, release: str = "v1", limits: Limits = QUICK) -> None:
+    def __init__(self, home: Path, objects: CuttableObjectStore, release: str = "v1", limits: Limits = QUICK, **how: str) -> None:
         self.registry = CollectorRegistry()
-        self.log = PredictionLog(home, "tiny", release, INPUTS, objects, Metrics("tiny", release, self.registry).log(), limits)
+        metrics = Metrics("tiny", release, self.registry).log()
+        self.log = PredictionLog(home, "tiny", release, INPUTS, objects, metrics, limits, **how)  # type: ignore[arg-type]
         self.log.start()
 
     def lost(self, reason: str) -> float:
@@ -81,14 +85,15 @@ def crashed(home: Path, *answers: Answer, tail: bytes = b"", name: str = "dead")
     directory = home / "predictions" / "tiny" / "v1"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{name}.lock").touch()
-    segment = directory / f"{name}-000001.jsonl"
-    segment.write_bytes(segments.lines([Header("tiny", "v1", name, 1, INPUTS), *answers]) + tail)
+    segment = directory / f"{name}-000001.frames"
+    frames = [segments.header_frame(Header("tiny", "v1", name, 1, INPUTS)), *(segments.answers_frame([each]) for each in answers)]
+    segment.write_bytes(b"".join(frames) + tail)
     return segment
 
 
 def test_an_answer_arrives_with_all_its_columns(start, objects, tmp_path):
     process = start()
-    process.log.append([answer("a", role="shadow", score=0.75, decision=True), answer("b", features=(None, None))])
+    process.log.write([answer("a", role="shadow", score=0.75, decision=True), answer("b", features=(None, None))])
     eventually(lambda: len(logged(objects)) == 2)
     rows = S3PredictionLog(objects).read("tiny").rows
     first, second = rows.to_dict("records")
@@ -108,12 +113,12 @@ def test_an_answer_arrives_with_all_its_columns(start, objects, tmp_path):
     }
     assert rows[["feature__hour", "feature__carrier"]].isna().iloc[1].all()
     assert second["request_id"] == "b"
-    eventually(lambda: left(tmp_path) == [".lock"])
+    eventually(lambda: left(tmp_path) == [".frames", ".lock"])
 
 
 def test_a_stop_ships_everything_and_leaves_nothing(start, objects, tmp_path):
     process = start(limits=Limits(3600))
-    process.log.append(answer() for _ in range(5000))
+    process.log.write([answer() for _ in range(5000)])
     process.log.close()
     assert len(logged(objects)) == 5000
     assert left(tmp_path) == []
@@ -123,8 +128,7 @@ def test_while_the_store_is_down_answers_wait_on_disk_and_then_arrive_once(start
     objects.down = True
     process = start()
     for number in range(5):
-        process.log.append([answer(f"x{number}")])
-        eventually(lambda: not process.log._queue)
+        process.log.write([answer(f"x{number}")])
     assert objects.kept.list("predictions/") == []
     objects.down = False
     eventually(lambda: sorted(logged(objects)) == [f"x{number}" for number in range(5)])
@@ -133,9 +137,9 @@ def test_while_the_store_is_down_answers_wait_on_disk_and_then_arrive_once(start
 def test_a_stop_without_the_store_leaves_the_answers_to_the_next_process(start, objects, tmp_path):
     objects.down = True
     process = start()
-    process.log.append([answer("kept")])
+    process.log.write([answer("kept")])
     process.log.close()
-    assert ".jsonl" in left(tmp_path)
+    assert ".frames" in left(tmp_path)
     objects.down = False
     start(release="v2").log.close()
     assert logged(objects) == ["kept"]
@@ -146,10 +150,10 @@ def test_a_stop_without_the_store_leaves_the_answers_to_the_next_process(start, 
 def test_an_upload_whose_answer_was_lost_is_not_doubled(start, objects, tmp_path):
     objects.deaf = True
     process = start()
-    process.log.append([answer("once")])
+    process.log.write([answer("once")])
     eventually(lambda: objects.kept.list("predictions/"))
     objects.deaf = False
-    eventually(lambda: left(tmp_path) == [".lock"])
+    eventually(lambda: left(tmp_path) == [".frames", ".lock"])
     assert logged(objects) == ["once"]
 
 
@@ -167,12 +171,38 @@ def test_a_crash_between_upload_and_removal_does_not_double(start, objects, tmp_
     assert not segment.exists()
 
 
-def test_a_torn_line_is_cut_and_counted_and_the_rest_is_shipped(start, objects, tmp_path):
-    tail = segments.lines([answer("torn")])[:-7]
-    crashed(tmp_path, answer("whole"), tail=tail)
+def test_a_crash_right_after_the_removal_leaves_nothing_for_ever(start, objects, tmp_path):
+    segment = crashed(tmp_path, answer())
+    segment.rename(segment.with_suffix(".key"))
+    start().log.close()
+    assert left(tmp_path) == []
+
+
+def test_a_torn_frame_is_cut_and_counted_and_the_rest_is_shipped(start, objects, tmp_path):
+    torn = segments.answers_frame([answer(), answer(), answer()])[:-7]
+    crashed(tmp_path, answer("whole"), tail=torn)
     process = start()
     eventually(lambda: logged(objects) == ["whole"])
+    eventually(lambda: process.lost("torn") == 3)
+
+
+@pytest.mark.parametrize("spoil", range(0, 60, 7), ids="byte {}".format)
+def test_a_frame_that_is_damaged_in_the_middle_costs_no_other(start, objects, tmp_path, spoil):
+    damaged = bytearray(segments.answers_frame([answer()]))
+    damaged[spoil] ^= 0xFF
+    crashed(tmp_path, answer("before"), tail=bytes(damaged) + segments.answers_frame([answer("after")]))
+    process = start()
+    eventually(lambda: logged(objects) == ["before", "after"])
     eventually(lambda: process.lost("torn") == 1)
+
+
+def test_a_segment_of_an_earlier_version_is_set_aside_with_what_to_do_about_it(start, objects, tmp_path, caplog):
+    earlier = crashed(tmp_path, answer())
+    earlier.rename(earlier.with_suffix(".jsonl"))
+    process = start()
+    eventually(lambda: process.lost("damaged") == 1)
+    assert "start a release of that version" in caplog.text
+    assert ".damaged" in left(tmp_path)
 
 
 def test_a_segment_without_a_readable_header_is_set_aside_and_does_not_stop_the_others(start, objects, tmp_path):
@@ -187,7 +217,7 @@ def test_a_segment_without_a_readable_header_is_set_aside_and_does_not_stop_the_
 def test_a_living_process_keeps_its_own_segments(start, objects, tmp_path):
     objects.down = True
     first = start()
-    first.log.append([answer("mine")])
+    first.log.write([answer("mine")])
     eventually(lambda: ".key" in left(tmp_path))
     second = start()
     assert second.log._left == []
@@ -199,13 +229,82 @@ def test_answers_beyond_the_space_are_lost_counted_and_the_log_goes_on(start, ob
     objects.down = True
     process = start(limits=Limits(0.1, max_bytes=1500))
     for _ in range(30):
-        process.log.append([answer()])
-        eventually(lambda: not process.log._queue)
-    eventually(lambda: process.lost("space") > 0)
+        process.log.write([answer()])
+    assert process.lost("space") > 0
+    assert "1500 bytes wait to be shipped" in process.log.trouble.why
     objects.down = False
     eventually(lambda: len(logged(objects)) + process.lost("space") == 30)
-    process.log.append([answer("again")])
+    eventually(lambda: process.log.trouble is None)
+    process.log.write([answer("again")])
     eventually(lambda: "again" in logged(objects))
+
+
+def test_answers_beyond_the_space_are_refused_where_that_is_declared(start, objects):
+    objects.down = True
+    process = start(limits=Limits(0.1, max_bytes=1500), on_full="refuse")
+    written = write_until_refused(process, 30)
+    assert 0 < len(written) < 30
+    with pytest.raises(Unlogged, match="1500 bytes wait to be shipped"):
+        process.log.require_room()
+    objects.down = False
+    eventually(lambda: process.log.trouble is None)
+    process.log.require_room()
+    process.log.write([answer("again")])
+    process.log.close()
+    assert logged(objects) == [*written, "again"]
+    assert process.lost("space") == 0
+
+
+@pytest.mark.parametrize("durability", ["write", "fdatasync"])
+def test_what_the_disk_takes_in_part_is_cut_off_again(start, objects, durability):
+    process = start(limits=Limits(3600), on_full="refuse", durability=durability)
+    process.log.write([answer("before")])
+    size = process.log._segment.size
+    with no_file_larger_than(size + 100), pytest.raises(Unlogged, match="File too large"):
+        process.log.write([answer("too long" * 100)])
+    assert process.log._directory.joinpath(f"{process.log._lease.replica}-000001.frames").stat().st_size == size
+    eventually(lambda: process.log.trouble is None)
+    process.log.write([answer("after")])
+    process.log.close()
+    assert logged(objects) == ["before", "after"]
+
+
+def test_answers_that_a_full_disk_does_not_take_are_counted_where_that_is_declared(start, objects):
+    process = start()
+    with no_file_larger_than(0):
+        for _ in range(3):
+            process.log.write([answer()])
+        time.sleep(2 * RETRY_SECONDS)
+        process.log.write([answer()])
+    assert process.lost("disk") == 4
+    assert process.registry.get_sample_value("mlops_prediction_log_full", {"model": "tiny", "release": "v1"}) == 1
+    eventually(lambda: process.log.trouble is None)
+    process.log.write([answer("after")])
+    eventually(lambda: logged(objects) == ["after"])
+
+
+def write_until_refused(process: Process, most: int) -> list[str]:
+    """The ids that were taken."""
+    written: list[str] = []
+    for _ in range(most):
+        one = answer()
+        try:
+            process.log.write([one])
+        except Unlogged:
+            break
+        written.append(one.request_id)
+    return written
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """The kernel takes a file's bytes up to here, and says so of the rest: a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Hand:

@@ -88,18 +88,6 @@ def test_a_restart_needs_no_object_store_and_loses_no_answer(served, store):
     third.stop()
 
 
-def test_a_killed_release_loses_nothing_that_was_written(served, store):
-    model = register(store, "killed")
-    first = served("killed", "v1", model.digest, MLOPS_LOG_ROTATE_SECONDS="3600").start().wait_ready()
-    for number in range(10):
-        first.predict(ASKED, x_request_id=f"r{number}")
-    eventually(lambda: len(b"".join(path.read_bytes() for path in first.home.glob("predictions/*/*/*.jsonl")).splitlines()) == 11)
-    first.kill()
-    second = served("killed", "v1", model.digest).start().wait_ready()
-    eventually(lambda: request_ids(store, "killed") == [f"r{number}" for number in range(10)])
-    second.stop()
-
-
 def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store):
     model = register(store, "drained")
     release = served("drained", "v1", model.digest).start().wait_ready()
@@ -119,7 +107,13 @@ def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store
 
 @pytest.mark.parametrize(
     ("wrong", "what"),
-    [({"MLOPS_MODEL": ""}, "MLOPS_MODEL"), ({"MLOPS_MODEL_DIGEST": "../x"}, "MLOPS_MODEL_DIGEST"), ({"MLOPS_THREADS": "x"}, "x")],
+    [
+        ({"MLOPS_MODEL": ""}, "MLOPS_MODEL"),
+        ({"MLOPS_MODEL_DIGEST": "../x"}, "MLOPS_MODEL_DIGEST"),
+        ({"MLOPS_THREADS": "x"}, "x"),
+        ({"MLOPS_LOG_DURABILITY": "fsync"}, "expected write or fdatasync"),
+        ({"MLOPS_ON_LOG_FULL": "drop"}, "expected refuse or count"),
+    ],
 )
 def test_a_wrong_environment_ends_the_start_with_a_message(served, wrong, what):
     release = served("wrong", "v1", "0" * 64).start(**wrong)
