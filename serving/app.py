@@ -14,7 +14,7 @@ from mlops_assets.core.errors import NotReady
 from serving import oip, protocol
 from serving.body import BodyReader, Disconnected, Receive, TooLarge
 from serving.exchange import EXCHANGES, RawHeaders, Response
-from serving.limits import BODY_SECONDS, REQUEST_SECONDS, NoRoom, Overloaded, TooSlow
+from serving.limits import BODY_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
 from serving.protocol import BadRequest
 from serving.replica import Replica
@@ -26,8 +26,8 @@ Read = Callable[[], Response]
 LARGE_BODY_BYTES = 64 * 2**10
 """From here on a body is read and answered in a thread, so that the small ones need not wait for it."""
 
-DEADLINE_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
-"""How long the caller waits, in milliseconds: its own word goes before the gateway's."""
+DEADLINE_HEADER, GATEWAY_DEADLINE_HEADER = b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms"
+"""How long the caller waits, and how long the gateway does, in milliseconds."""
 
 _SHADOW_SUFFIX = "-shadow"
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class App:
 
     def __init__(self, replica: Replica, body_seconds: float = BODY_SECONDS) -> None:
         told = replica.configuration
-        self._replica, self._model, self._replay = replica, told.model, told.replay
+        self._replica, self._model, self._replay, self._timeout = replica, told.model, told.replay, told.timeout
         self._roles = replica.metrics.roles
         self._bodies = BodyReader(body_seconds)
         self._release = (b"x-mlops-release", told.release.encode())
@@ -111,7 +111,7 @@ class App:
     async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float) -> Response:
         loaded = self._replica.require_ready()
         exchange = loaded.exchanges[name]
-        deadline = began + seconds_allowed(headers)
+        deadline = began + seconds_allowed(headers, self._timeout)
         body = await self._bodies.read(receive)
         told = protocol.read_headers(_text(headers, b"x-unit"), _text(headers, b"x-request-id"), self._replay)
         is_large = len(body) > LARGE_BODY_BYTES
@@ -155,24 +155,27 @@ def role_of(host: str, model: str) -> Role:
     return "shadow" if name.endswith(_SHADOW_SUFFIX) and name != model else "live"
 
 
-def seconds_allowed(headers: RawHeaders) -> float:
-    """How long the caller waits for an answer.
+def seconds_allowed(headers: RawHeaders, timeout: float) -> float:
+    """How long an answer may take: what the request says, else the model's ``timeout``, and no longer than the gateway waits.
 
-    >>> seconds_allowed({b"x-request-timeout-ms": b"250", b"x-envoy-expected-rq-timeout-ms": b"10000"}), seconds_allowed({})
-    (0.25, 10.0)
+    >>> said, gateway = {b"x-request-timeout-ms": b"250"}, {b"x-envoy-expected-rq-timeout-ms": b"10000"}
+    >>> seconds_allowed(said | gateway, 5.0), seconds_allowed(gateway, 5.0), seconds_allowed(gateway, 60.0)
+    (0.25, 5.0, 10.0)
 
     Raises:
-        BadRequest: if the caller's own word is no number of milliseconds.
+        BadRequest: if what the request says is no number of milliseconds.
     """
-    for name in DEADLINE_HEADERS:
-        if (value := headers.get(name)) is None:
-            continue
-        if value.isdigit() and len(value) <= 9 and int(value) > 0:
-            return int(value) / 1000
-        if name == DEADLINE_HEADERS[0]:
-            got = protocol.describe(value.decode("latin-1"))
-            raise BadRequest(f"{name.decode()} header", got, "milliseconds, 1 or more", "correct it or leave it out")
-    return REQUEST_SECONDS
+    if (said := headers.get(DEADLINE_HEADER)) is not None:
+        if not _is_milliseconds(said):
+            got = protocol.describe(said.decode("latin-1"))
+            raise BadRequest(f"{DEADLINE_HEADER.decode()} header", got, "milliseconds, 1 or more", "correct it or leave it out")
+        timeout = int(said) / 1000
+    gateway = headers.get(GATEWAY_DEADLINE_HEADER)
+    return min(timeout, int(gateway) / 1000) if gateway is not None and _is_milliseconds(gateway) else timeout
+
+
+def _is_milliseconds(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= 9 and int(value) > 0
 
 
 def _text(headers: RawHeaders, name: bytes) -> str | None:

@@ -29,8 +29,8 @@ class SupervisedDeployments:
     Args:
         settings: home and ports of the stack.
         command: starts one release; ``{port}`` becomes the port on which it must listen. It finds ``MLOPS_MODEL``,
-            ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_THREADS``, ``MLOPS_HOME`` and ``MLOPS_PORT`` in its environment,
-            and the credentials that supervisord was started with.
+            ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_THREADS``, ``MLOPS_TIMEOUT_SECONDS``, ``MLOPS_HOME`` and ``MLOPS_PORT``
+            in its environment, and the credentials that supervisord was started with.
     """
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
@@ -128,6 +128,7 @@ class SupervisedDeployments:
             "MLOPS_RELEASE": release,
             "MLOPS_MODEL_DIGEST": digest,
             "MLOPS_THREADS": str(serving.threads),
+            "MLOPS_TIMEOUT_SECONDS": f"{serving.timeout.total_seconds():g}",
             "MLOPS_HOME": str(self._settings.home),
             "MLOPS_PORT": str(port),
         }

@@ -16,6 +16,9 @@ from mlops_assets.core.gate_spec import GatePolicy, Gates
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
 DriftPolicy = Literal["fixed", "calibrated"]
 
+GATEWAY_TIMEOUT = timedelta(seconds=10)
+"""How long a gateway waits for an answer, of whichever model: what a release never answers is counted as its error then."""
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -231,11 +234,18 @@ class Retrain:
 
 @dataclass(frozen=True)
 class Serving:
-    """What one serving process of the model may use."""
+    """What one serving process of the model may use. ``timeout`` is the deadline of a request that names none itself."""
 
     threads: int = 1
     timeout: timedelta = timedelta(seconds=5)
     ready_within: timedelta = timedelta(seconds=60)
+
+    def __post_init__(self) -> None:
+        _require(
+            timedelta(0) < self.timeout < GATEWAY_TIMEOUT,
+            f"serving.timeout: got {self.timeout.total_seconds():g} s, expected more than 0 and less than the "
+            f"{GATEWAY_TIMEOUT.total_seconds():g} s that the gateway waits, e.g. '5s'",
+        )
 
 
 @dataclass(frozen=True)

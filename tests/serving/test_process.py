@@ -119,7 +119,12 @@ def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store
 
 @pytest.mark.parametrize(
     ("wrong", "what"),
-    [({"MLOPS_MODEL": ""}, "MLOPS_MODEL"), ({"MLOPS_MODEL_DIGEST": "../x"}, "MLOPS_MODEL_DIGEST"), ({"MLOPS_THREADS": "x"}, "x")],
+    [
+        ({"MLOPS_MODEL": ""}, "MLOPS_MODEL"),
+        ({"MLOPS_MODEL_DIGEST": "../x"}, "MLOPS_MODEL_DIGEST"),
+        ({"MLOPS_THREADS": "x"}, "x"),
+        ({"MLOPS_TIMEOUT_SECONDS": "0"}, "MLOPS_TIMEOUT_SECONDS"),
+    ],
 )
 def test_a_wrong_environment_ends_the_start_with_a_message(served, wrong, what):
     release = served("wrong", "v1", "0" * 64).start(**wrong)
