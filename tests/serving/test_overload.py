@@ -65,6 +65,56 @@ def test_a_head_that_does_not_come_closes_the_connection(world, head):
     assert answers == [b""]
 
 
+PREDICT = b"POST /predict HTTP/1.1\r\nhost: tiny\r\n"
+LENGTH = b"content-length: %d\r\n\r\n%s" % (len(ASKED), ASKED)
+
+
+def headers(size: int, count: int = 1) -> bytes:
+    """``count`` headers of ``size`` bytes together, give or take their names."""
+    return b"".join(b"x-%06d: %s\r\n" % (number, b"v" * (size // count)) for number in range(count))
+
+
+def say(port: int, *parts: bytes) -> bytes:
+    """What a release answers until it, or the client with his ``connection: close``, ends the connection."""
+    with socket.create_connection((HOST, port), timeout=10) as connection:
+        for part in parts:
+            connection.sendall(part)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [PREDICT + headers(70_000) + LENGTH],
+        [PREDICT + headers(70_000, 5000) + LENGTH],
+        [b"POST /predict?" + b"q" * 70_000 + b" HTTP/1.1\r\nhost: tiny\r\n" + LENGTH],
+        [PREDICT + b"x: ", *[b"v" * 1000] * 70],
+        [PREDICT + LENGTH + PREDICT + b"x: ", *[b"v" * 1000] * 70],
+    ],
+    ids=["one header", "many headers", "a line", "a header without end", "after a request that was answered"],
+)
+def test_more_headers_than_there_may_be_are_a_431_that_says_so(world, parts):
+    answer = say(world.port, *parts)
+    assert b"HTTP/1.1 431 " in answer
+    assert b"at most that: send fewer or shorter ones" in answer
+    assert world.client.post("/predict", content=ASKED).status_code == 200
+
+
+def test_headers_without_end_after_a_body_close_the_connection(world):
+    chunked = PREDICT + b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nx: " % (len(ASKED), ASKED)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        say(world.port, chunked, *[b"v" * 100_000] * 1000)
+    assert world.client.post("/predict", content=ASKED).status_code == 200
+
+
+def test_what_a_gateway_lets_through_is_no_head_too_large_and_no_body_is_taken_for_one(world):
+    close, rows = b"connection: close\r\n", json.dumps({"rows": [{"inputs": GOOD}] * 10_000}).encode()
+    assert b" 200 OK" in say(world.port, PREDICT + close + headers(60_000) + LENGTH)
+    assert b" 200 OK" in say(world.port, PREDICT + close + b"content-length: %d\r\n\r\n%s" % (len(rows), rows))
+    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in ASKED + b" " * 50_000)
+    assert b" 200 OK" in say(world.port, PREDICT + close + b"transfer-encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n")
+
+
 def test_a_connection_that_was_answered_may_rest(world):
     connection = http.client.HTTPConnection(HOST, world.port, timeout=5)
     for pause in (0, 1.2):

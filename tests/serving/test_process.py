@@ -1,6 +1,7 @@
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.adapters.prediction_log import S3PredictionLog
-from tests.servers import eventually, free_port
+from tests.servers import ask, eventually, free_port
 from tests.serving.models import GOOD, SIGNATURE, ModelFile, tiny_model
 
 ASKED = json.dumps({"unit": "u", "inputs": GOOD}).encode()
@@ -115,6 +116,35 @@ def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store
     assert connection.getresponse().status == 200
     release.process.wait(8)
     assert request_ids(store, "drained") == ["half-sent", "whole"]
+
+
+def test_no_headers_value_is_in_the_log_of_a_request_that_fails(served, store):
+    model = tiny_model(replace(SIGNATURE, model="discreet"), nan_above=1.0)
+    store.create("models/discreet/v1/model.onnx", model.data)
+    release = served("discreet", "v1", model.digest, PYTHONUNBUFFERED="1").start().wait_ready()
+    secret = {
+        "authorization": "Bearer s3cret",
+        "cookie": "s3cret",
+        "x-unit": "s3cret",
+        "x-request-id": "s3cret",
+        "x-forwarded-for": "s3cret",
+    }
+    asked = json.dumps({"inputs": GOOD}).encode()
+    assert ask(release.port, "/predict", secret, body=asked).status == 500
+    for path, headers, status in [
+        ("/predict", {"x-request-timeout-ms": "s3cret"}, 422),
+        ("/predict", {"x-s3cret": "s3cret" * 20_000}, 431),
+        ("/predict", {"upgrade": "s3cret", "connection": "upgrade"}, 422),
+        ("/s3cret", {}, 404),
+        ("/metrics", {"accept": "s3cret"}, 405),
+    ]:
+        assert ask(release.port, path, secret | headers, body=asked).status == status, path
+    with socket.create_connection(("127.0.0.1", release.port), timeout=10) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\ncontent-length: s3cret\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    release.stop()
+    assert "a request failed" in release.log()
+    assert "s3cret" not in release.log()
 
 
 @pytest.mark.parametrize(
