@@ -192,7 +192,9 @@ def figures_table(figures: Sequence[Figure]) -> str:
     for each in figures:
         sign = "≤" if each.at_most else "≥"
         told = "  BROKEN" if each.is_broken else ""
-        lines.append(f"{each.name:<36}{each.value:>8.2f}{f'{sign} {each.limit:g}':>8}{each.value / each.limit:>7.2f}{told}")
+        lines.append(
+            f"{each.name:<36}{each.value:>8.2f}{f'{sign} {each.limit:g}':>8}{(each.value / each.limit if each.limit else 0):>7.2f}{told}"
+        )
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from mlops_assets.core.errors import NotReady
 from serving import oip, protocol
 from serving.body import BodyReader, Disconnected, Receive, TooLarge
+from serving.connection import ARRIVED
 from serving.exchange import EXCHANGES, RawHeaders, Response
 from serving.limits import BODY_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
@@ -29,6 +30,7 @@ LARGE_BODY_BYTES = 64 * 2**10
 DEADLINE_HEADER, GATEWAY_DEADLINE_HEADER = b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms"
 """How long the caller waits, and how long the gateway does, in milliseconds."""
 
+_NO_STATE: Mapping[str, float] = {}
 _SHADOW_SUFFIX = "-shadow"
 _log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class App:
         path, method = scope["path"], scope["method"]
         protocol_name = self._asked.get(path)
         if protocol_name is not None and method == "POST":
-            response = await self._answer(protocol_name, dict(scope["headers"][::-1]), receive)
+            response = await self._answer(protocol_name, dict(scope["headers"][::-1]), receive, scope.get("state", _NO_STATE).get(ARRIVED))
         else:
             response = self._tell(path, method, protocol_name is not None)
         if response is None:
@@ -78,13 +80,13 @@ class App:
         await send({"type": "http.response.start", "status": response.status, "headers": (*response.headers, length, self._release)})
         await send({"type": "http.response.body", "body": response.body})
 
-    async def _answer(self, name: str, headers: RawHeaders, receive: Receive) -> Response | None:
+    async def _answer(self, name: str, headers: RawHeaders, receive: Receive, arrived: float | None) -> Response | None:
         """The answer to a request for scores; None if nobody waits for it any more."""
         began = perf_counter()
         exchange = EXCHANGES[name]
         counted = self._roles[role_of(headers.get(b"host", b"").decode("latin-1"), self._model)]
         try:
-            return await self._exchange(name, headers, receive, began)
+            return await self._exchange(name, headers, receive, began, arrived or began)
         except Disconnected:
             return None
         except TooLarge as error:
@@ -108,11 +110,14 @@ class App:
             _log.exception("a request failed")
             return exchange.fail(500, "internal failure", "see the release's log")
 
-    async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float) -> Response:
+    async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float, arrived: float) -> Response:
         loaded = self._replica.require_ready()
         exchange = loaded.exchanges[name]
-        deadline = began + seconds_allowed(headers, self._timeout)
+        deadline = arrived + seconds_allowed(headers, self._timeout)
         body = await self._bodies.read(receive)
+        # Before the body is read: half of a load twice too high is refused, and must cost little. An answer takes as long on its way out as
+        # the question on its way here, since those that were read with it take their turn first.
+        loaded.queue.require_time(deadline - (perf_counter() - arrived))
         told = protocol.read_headers(_text(headers, b"x-unit"), _text(headers, b"x-request-id"), self._replay)
         is_large = len(body) > LARGE_BODY_BYTES
         question = await asyncio.to_thread(exchange.read, body, headers, told) if is_large else exchange.read(body, headers, told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import Any, ClassVar
 
 import msgspec
@@ -11,6 +12,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 64 * 2**10
 """Of a request's line and headers. Envoy lets 60 KiB through, so that behind it nobody meets a second, smaller limit."""
+
+ARRIVED = "arrived"
+"""The key of a request's ``state`` under which it is told when, on the clock of ``perf_counter``, it may have arrived."""
+
+_PAUSE_SECONDS = 0.002
+"""If nothing was answered for so long before a turn of the event loop, the loop had nothing to do."""
 
 _CHUNK_BYTES = 16
 """What a piece of a chunked body may take beside its content."""
@@ -26,10 +33,18 @@ class Connection(HttpToolsProtocol):
     uvicorn waits for it for ever: who opens connections and sends a byte now and then would keep all descriptors of the process. One
     sweep looks after all connections, since a timer for each request would cost more than reading the head. It also keeps headers of
     any size, and those that follow a chunked body: what is neither counted as a body nor fits ``MAX_HEAD_BYTES`` is refused.
+
+    It also tells the application since when a request may have waited. In a busy process that is longer than since it was read: what
+    arrives while the event loop makes a turn lies in its socket until the next, and with hundreds of connections a turn may take longer
+    than anybody waits.
     """
 
     head_seconds: ClassVar[float] = HEAD_SECONDS
     _sweeping: ClassVar[asyncio.AbstractEventLoop | None] = None
+    _turn: ClassVar[float] = 0.0
+    _turn_began: ClassVar[float] = 0.0
+    _arrived: ClassVar[float] = 0.0
+    _answered: ClassVar[float] = 0.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -54,6 +69,20 @@ class Connection(HttpToolsProtocol):
         self._wait_for_head()
         # nothing of this read, if it began with the rest of another request
         self._beside_body = self._in_read
+        if self._since != Connection._turn:  # the loop's own clock stands still during a turn
+            Connection._next_turn(self._since)
+        self.scope["state"][ARRIVED] = Connection._arrived
+
+    def on_response_complete(self) -> None:
+        Connection._answered = perf_counter()
+        super().on_response_complete()
+
+    @classmethod
+    def _next_turn(cls, turn: float) -> None:
+        now = perf_counter()
+        is_busy = now - cls._answered < _PAUSE_SECONDS
+        cls._arrived = cls._turn_began if is_busy else now
+        cls._turn, cls._turn_began = turn, now
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from serving import body, limits
+from serving import body, connection, limits
 from tests.servers import HOST, ask, eventually
 from tests.serving.models import GOOD
 from tests.serving.world import World
@@ -157,6 +157,32 @@ def test_what_cannot_be_answered_in_time_is_a_503_at_once_that_says_when(world):
     through_gateway = {"x-envoy-expected-rq-timeout-ms": "50"}
     assert world.client.post("/v2/models/tiny/infer", json=ONE, headers=through_gateway).status_code == 503
     assert world.client.post("/predict", content=ASKED, headers={"x-request-timeout-ms": "2000"}).status_code == 200
+
+
+def test_the_time_that_a_request_lay_in_its_socket_while_the_process_was_busy_counts(world, monkeypatch):
+    monkeypatch.setattr(connection, "_PAUSE_SECONDS", 60.0)  # however busy the machine is
+    queue, model_is_called, may_answer = world.replica.require_ready().queue, threading.Event(), threading.Event()
+    score = queue._score
+
+    def hold(matrix: np.ndarray) -> np.ndarray:
+        model_is_called.set()
+        may_answer.wait(10)
+        return score(matrix)
+
+    queue._score = hold
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, world.port, "/predict", {"x-request-timeout-ms": "60000"}, body=ASKED)
+        model_is_called.wait(10)
+        second = pool.submit(ask, world.port, "/predict", {"x-request-timeout-ms": "500"}, body=ASKED)
+        time.sleep(0.6)
+        may_answer.set()
+        assert (first.result().status, second.result().status) == (200, 503)
+
+
+def test_what_is_too_late_is_refused_before_its_body_is_read(world):
+    slow_down(world, 0.2)
+    assert world.client.post("/predict", content=b"{", headers={"x-request-timeout-ms": "50"}).status_code == 503
+    assert world.client.post("/predict", content=b"{").status_code == 422
 
 
 def test_the_models_own_timeout_is_the_deadline_of_who_names_none(tmp_path):
