@@ -68,6 +68,8 @@ def test_a_release_finds_out_by_its_environment_what_it_is(deployments, supervis
     assert {name: found[name] for name in wanted} == wanted
     assert found["MLOPS_HOME"] == str(supervisor.home)
     assert found["AWS_ACCESS_KEY_ID"]
+    assert found["MALLOC_ARENA_MAX"] == "2"
+    assert "stopwaitsecs=17" in (supervisor.home / "supervisor" / "told.v3.conf").read_text()
     deployments.stop("told", "v3")
 
 
