@@ -111,7 +111,7 @@ def running(
         while not _answers(port, ready):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} did not get ready; its log ends: {log.read_text(errors='replace')[-500:]}")
-            time.sleep(0.1)
+            time.sleep(0.02)
         yield Running(process, port)
     finally:
         _end(process)

@@ -1,7 +1,7 @@
 """A release under twice the load that it bears, and for hours under one that it bears easily.
 
 ``python -m bench.serving_overload [--seconds 60] [--deadline 0.25]`` finds the load at which the answers in time are most, offers twice as
-much, and writes ``bench/results/serving_overload.json``. ``--soak 3600 [--rate 300]`` writes ``bench/results/serving_soak.json`` instead.
+much, and writes ``bench/results/serving_overload.json``. ``--soak 3600 [--rate 200]`` writes ``bench/results/serving_soak.json`` instead.
 Both exit with 1 if a limit is broken. The server has one core and the load the other; requests come at their own pace
 (``bench/open_loop.py``).
 """
@@ -147,7 +147,7 @@ def question(rows: int) -> Mapping[str, object]:
     return {"inputs": named[0]} if rows == 1 else {"rows": [{"inputs": each} for each in named]}
 
 
-def start(work: Path, stack: ExitStack) -> Running:
+def start(work: Path, stack: ExitStack, rotate_seconds: float = 60.0) -> Running:
     """A release with the bench's model, and a real object store behind it."""
     model = make_model()
     digest = sha256(model).hexdigest()
@@ -156,6 +156,7 @@ def start(work: Path, stack: ExitStack) -> Running:
     file.write_bytes(model)
     environment = {"MLOPS_MODEL": "bench", "MLOPS_RELEASE": "v1", "MLOPS_MODEL_DIGEST": digest, "MLOPS_HOME": str(work / "home")}
     environment |= start_store(work / "s3", stack)
+    environment |= {"MALLOC_ARENA_MAX": "2", "MLOPS_LOG_ROTATE_SECONDS": f"{rotate_seconds:g}"}  # the first as the stack has it
     release = ours("nothing", environment, [])
     return stack.enter_context(running(release.command, release.ready, release.environment, release.folder, work / "release.log"))
 
@@ -180,11 +181,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of twice the load")
     parser.add_argument("--deadline", type=float, default=0.25, help="of a request, in seconds")
     parser.add_argument("--soak", type=float, default=0, help="seconds of a steady load instead")
-    parser.add_argument("--rate", type=float, default=300, help="requests/s of the steady load")
+    parser.add_argument("--rate", type=float, default=200, help="requests/s of the steady load")
     asked = parser.parse_args()
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="so") as folder, ExitStack() as stack:
-        server = start(Path(folder), stack)
+        # a short soak must see as many segments of the log come and go as a long one
+        server = start(Path(folder), stack, min(60.0, asked.soak / 60) if asked.soak else 60.0)
         bodies = {rows: json.dumps(question(rows)).encode() for rows in ROWS}
         if asked.soak:
             found, figures = soak(server, bodies[1], asked.soak, asked.rate, asked.deadline)
