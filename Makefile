@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving bench-serving-overload clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -58,6 +58,9 @@ bench-drift: install  ## drift of Parquet files beside Evidently and DuckDB, and
 bench-serving: install  ## a release beside bare ASGI, BentoML's @api, MLflow, MLServer and KServe: requests/s, latency, memory
 	bash deploy/bench_tools.sh
 	$(BIN)/python -m bench.serving
+
+bench-serving-overload: install  ## a release under twice the load it bears; SOAK=3600 for an hour of a steady one instead
+	$(BIN)/python -m bench.serving_overload $(if $(SOAK),--soak $(SOAK)) $(if $(SECONDS_OF_LOAD),--seconds $(SECONDS_OF_LOAD))
 
 clean:  ## the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,17 +10,19 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from bench.fleet import describe_machine
-from bench.serving_load import CLIENT_CORE, HOST, Point, free_base_port, free_port, running, write_script
+from bench.serving_load import CLIENT_CORE, HOST, Point, Running, free_base_port, free_port, running, write_script
 from bench.serving_peers import BIN, PARTS, PEERS, Server, bare, ours
 from mlops_assets import credentials
 from mlops_assets.adapters import envoy_config
@@ -36,8 +38,10 @@ from mlops_assets.stack_services import S3
 RESULT = Path(__file__).parent / "results" / "serving.json"
 CONNECTIONS = (1, 32, 256)
 TREES, WIDTH = 200, 20
-OF_BARE, TIMES_PEER, P99_OF_BARE, HOP_MS = 0.6, 6.0, 3.0, 0.15
+OF_BARE, TIMES_PEER, TIMES_PEER_BEHIND, P99_OF_BARE, HOP_MS, START_S = 0.6, 6.0, 5.0, 3.0, 0.15, 2.0
 SYNCED_OF_BARE = 0.5
+OURS = "bench"
+"""The model's name, under which the gateway has its routes."""
 
 
 @dataclass
@@ -129,27 +133,99 @@ def measure_peers(names: Sequence[str], ours: Server, model: Path, row: list[flo
     return found
 
 
+@contextmanager
+def gateway(work: Path, behind: Mapping[str, tuple[Server, Running]]) -> Iterator[Running]:
+    """An Envoy before servers, each under its name as a model. It is configured as for releases, and runs on the client's core."""
+    directory, port, admin = work / f"envoy-{'-'.join(behind)}", free_port(), free_port()
+    endpoints = {name: f"{HOST}:{run.port}" for name, (_, run) in behind.items()}
+    clusters = json.loads(envoy_config.clusters([(name, "v1", endpoint) for name, endpoint in endpoints.items()]))
+    routed = [Route(name, 1, (Share("v1", 0, 100),), None, {"v1": endpoint}) for name, endpoint in endpoints.items()]
+    routes = json.loads(envoy_config.routes(routed))
+    for cluster in clusters["resources"]:  # peers have paths of their own
+        server = behind[cluster["name"].partition(".")[0]][0]
+        cluster["health_checks"] = [check | {"http_health_check": {"path": server.ready}} for check in cluster["health_checks"]]
+    for route in routes["resources"][0]["virtual_hosts"][0]["routes"]:
+        name = route["match"].get("path", "").removeprefix("/models/").removesuffix("/predict")
+        if name in behind:
+            route["route"]["prefix_rewrite"] = behind[name][0].path
+    bootstrap = prepare(directory, port, admin)
+    (directory / "cds.json").write_text(json.dumps(clusters))
+    (directory / "rds.json").write_text(json.dumps(routes))
+    command = [str(BIN / "envoy"), "-c", str(bootstrap), "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+    ready = f"/v2/models/{OURS}/ready"  # answered by the release, so the route is there
+    with running(command, ready, {}, directory, directory / "envoy.log", CLIENT_CORE, port) as envoy:
+        yield envoy
+
+
 def measure_hop(server: Server, work: Path, seconds: int, rounds: int) -> list[Measured]:
-    """One release by one connection, directly and through Envoy, in turn. Envoy runs on the client's core."""
-    script, directory, port, admin = write_script(work, server.body, "hop"), work / "envoy", free_port(), free_port()
-    with running(server.command, server.ready, server.environment, server.folder, work / "hop.log") as release:
-        endpoint = f"{HOST}:{release.port}"
-        bootstrap = prepare(directory, port, admin)
-        (directory / "cds.json").write_text(envoy_config.clusters([("bench", "v1", endpoint)]))
-        (directory / "rds.json").write_text(envoy_config.routes([Route("bench", 1, (Share("v1", 0, 100),), None, {"v1": endpoint})]))
-        command = [str(BIN / "envoy"), "-c", str(bootstrap), "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
-        ready = "/v2/models/bench/ready"  # answered by the release, so the route is there
-        with running(command, ready, {}, directory, work / "envoy.log", CLIENT_CORE, port) as envoy:
-            direct, through = [], []
-            for _ in range(rounds):
-                direct.append(release.load(script, server.path, 1, seconds))
-                through.append(envoy.load(script, "/models/bench/predict", 1, seconds))
+    """One release by one connection, directly and through Envoy, in turn."""
+    script = write_script(work, server.body, "hop")
+    with (
+        running(server.command, server.ready, server.environment, server.folder, work / "hop.log") as release,
+        gateway(work, {OURS: (server, release)}) as envoy,
+    ):
+        direct, through = [], []
+        for _ in range(rounds):
+            direct.append(release.load(script, server.path, 1, seconds))
+            through.append(envoy.load(script, f"/models/{OURS}/predict", 1, seconds))
     found = Measured("ours, one connection"), Measured("ours behind Envoy")
     found[0].points[1], found[1].points[1] = _median(direct), _median(through)
     return [*found]
 
 
-def judge(ours_and_parts: Sequence[Measured], peers: Sequence[Measured], hop: Sequence[Measured]) -> list[Figure]:
+def measure_behind(
+    names: Sequence[str], server: Server, model: Path, row: list[float], work: Path, seconds: int, rounds: int
+) -> list[Measured]:
+    """Peers behind one Envoy, each in turn with ours behind the same. The CPU is the server's, without Envoy's."""
+    found = []
+    for name in names:
+        folder = work / f"behind-{name}"
+        folder.mkdir()
+        peer = PEERS[name](model, row, folder)
+        with ExitStack() as stack:
+            started = {
+                key: (each, stack.enter_context(running(each.command, each.ready, each.environment, each.folder, folder / f"{key}.log")))
+                for key, each in ((OURS, server), ("peer", peer))
+            }
+            envoy = stack.enter_context(gateway(folder, started))
+            points: dict[str, list[Point]] = {key: [] for key in started}
+            scripts = {key: write_script(folder, each.body, key) for key, (each, _) in started.items()}
+            for _ in range(rounds):
+                for key, (_, run) in started.items():
+                    cpu = run.cpu_seconds()
+                    point = envoy.load(scripts[key], f"/models/{key}/predict", 32, seconds)
+                    spent = 1e6 * (run.cpu_seconds() - cpu) / (point.requests_per_second * seconds)
+                    points[key].append(replace(point, cpu_us=spent))
+        ours_found, peer_found = _median(points[OURS]), _median(points["peer"])
+        times = {32: ours_found.requests_per_second / peer_found.requests_per_second}
+        found.append(Measured(f"{peer.name} behind Envoy", points={32: peer_found}, ours_times=times))
+        found.append(Measured("ours behind the same", points={32: ours_found}))
+    return found
+
+
+def best(names: Sequence[str], peers: Sequence[Measured], count: int = 2) -> list[str]:
+    """The peers that come nearest to ours, by their names on the command line."""
+    ran = sorted((peer.ours_times[32], name) for name, peer in zip(names, peers, strict=True) if not peer.skipped)
+    return [name for _, name in ran[:count]]
+
+
+def measure_start(server: Server, work: Path, rounds: int) -> list[float]:
+    """Seconds from the start of a release's process until it is ready, its model on the disk."""
+    found = []
+    for number in range(rounds):
+        began = time.perf_counter()
+        with running(server.command, server.ready, server.environment, server.folder, work / f"start-{number}.log"):
+            found.append(time.perf_counter() - began)
+    return found
+
+
+def judge(
+    ours_and_parts: Sequence[Measured],
+    peers: Sequence[Measured],
+    hop: Sequence[Measured],
+    behind: Sequence[Measured],
+    starts: Sequence[float],
+) -> list[Figure]:
     """What the issue asks for, as far as it was measured."""
     least, whole, synced = (each.points[32] for each in ours_and_parts[:3])
     figures = [
@@ -157,9 +233,15 @@ def judge(ours_and_parts: Sequence[Measured], peers: Sequence[Measured], hop: Se
         Figure("of bare ASGI's, with fdatasync", synced.requests_per_second / least.requests_per_second, SYNCED_OF_BARE),
         Figure("times bare ASGI's p99", whole.p99_ms / least.p99_ms, P99_OF_BARE, at_most=True),
         Figure("ms for a hop through Envoy", hop[1].points[1].p50_ms - hop[0].points[1].p50_ms, HOP_MS, at_most=True),
+        Figure("cold start s", median(starts), START_S, at_most=True),
     ]
     if ran := [peer.ours_times[32] for peer in peers if not peer.skipped]:
         figures.append(Figure("times the best peer's requests/s", min(ran), TIMES_PEER))
+    if ran := [each.ours_times[32] for each in behind if each.ours_times]:
+        figures.append(Figure("times the best peer's behind Envoy", min(ran), TIMES_PEER_BEHIND))
+        pairs = zip(behind[::2], behind[1::2], strict=True)
+        less = min(peer.points[32].cpu_us / whole.points[32].cpu_us for peer, whole in pairs)
+        figures.append(Figure("the same, for each CPU second", less, TIMES_PEER_BEHIND))
     return figures
 
 
@@ -194,7 +276,9 @@ def figures_table(figures: Sequence[Figure]) -> str:
     for each in figures:
         sign = "≤" if each.at_most else "≥"
         told = "  BROKEN" if each.is_broken else ""
-        lines.append(f"{each.name:<36}{each.value:>8.2f}{f'{sign} {each.limit:g}':>8}{each.value / each.limit:>7.2f}{told}")
+        lines.append(
+            f"{each.name:<36}{each.value:>8.2f}{f'{sign} {each.limit:g}':>8}{(each.value / each.limit if each.limit else 0):>7.2f}{told}"
+        )
     return "\n".join(lines)
 
 
@@ -224,20 +308,23 @@ def main() -> None:
         measured = measure(own, work, told.seconds, told.rounds)
         peers = measure_peers(names, own[1], file, row, work, told.seconds)
         hop = measure_hop(own[1], work, told.seconds, told.rounds)
-    figures = judge(measured, peers, hop)
+        behind = measure_behind(best(names, peers), own[1], file, row, work, told.seconds, told.rounds)
+        starts = measure_start(own[1], work, told.rounds)
+    figures = judge(measured, peers, hop, behind, starts)
     result = {
         "model": f"{TREES} trees, {WIDTH} features; one row of JSON a request; the server on one core, wrk on another",
         "seconds": told.seconds,
         "rounds": told.rounds,
         "measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "machine": before | {"load_average_after": [round(value, 1) for value in os.getloadavg()]},
-        "servers": [asdict(each) for each in (*measured, *peers, *hop)],
+        "servers": [asdict(each) for each in (*measured, *peers, *hop, *behind)],
+        "cold_starts_s": [round(value, 2) for value in starts],
         "figures": [asdict(each) | {"ratio": each.value / each.limit} for each in figures],
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))  # type: ignore[attr-defined]
-    print(table([*measured, *peers, *hop]), parts_table(measured), figures_table(figures), sep="\n\n")
+    print(table([*measured, *peers, *hop, *behind]), parts_table(measured), figures_table(figures), sep="\n\n")
     if any(figure.is_broken for figure in figures):
         raise SystemExit(1)
 

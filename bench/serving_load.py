@@ -48,7 +48,7 @@ class Running:
     """A server that runs."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self._process, self.port = psutil.Process(process.pid), port
+        self.process, self.port = psutil.Process(process.pid), port
 
     def memory_mb(self) -> float:
         """Of all its processes; what they share is counted once."""
@@ -65,7 +65,7 @@ class Running:
         return Point(connections, done / found["seconds"], found["p50"], found["p99"], 1e6 * spent / done, int(found["failed"]))
 
     def _all(self) -> list[psutil.Process]:
-        return [self._process, *self._process.children(recursive=True)]
+        return [self.process, *self.process.children(recursive=True)]
 
 
 def wrk(port: int, script: Path, path: str, connections: int, seconds: int) -> dict[str, float]:
@@ -111,7 +111,7 @@ def running(
         while not _answers(port, ready):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} did not get ready; its log ends: {log.read_text(errors='replace')[-500:]}")
-            time.sleep(0.1)
+            time.sleep(0.02)
         yield Running(process, port)
     finally:
         _end(process)

@@ -1,23 +1,24 @@
-"""``python -m serving --port N``: the BentoML service in one process.
+"""``python -m serving --port N``: one release in one process.
 
-``bentoml serve`` puts an arbiter before its worker, and asks for two processes. This runs the same service as the worker alone.
+``bentoml serve`` puts an arbiter before its worker, and both import all of BentoML. This runs the same application without either.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from mlops_assets.core.errors import SpecError
-from mlops_assets.settings import HOST, Settings
+from mlops_assets.core.model_spec import GATEWAY_TIMEOUT
+from mlops_assets.settings import HOST
 
-GRACE_SECONDS = 3
-"""How long requests under way may take after SIGTERM, before the log is shipped."""
+GRACE_SECONDS = int(GATEWAY_TIMEOUT.total_seconds())
+"""How long requests under way may take after SIGTERM, before the log is shipped: nobody behind a gateway waits longer."""
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
@@ -28,8 +29,6 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="the port on 127.0.0.1 to listen on")
     port = parser.parse_args().port
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    os.environ.setdefault("BENTOML_HOME", str(Settings.from_environment().home / "bentoml"))
     # uvicorn raises the signal again when it is done: that must not look like a failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # a request waits for this long when the log's threads are at work, and by default for ten times as long
@@ -43,9 +42,8 @@ def main() -> None:
 
 
 def _application() -> Application:
-    from serving.service import Release
+    from serving.release import application
 
-    application: Application = Release.to_asgi()  # type: ignore[attr-defined]
     return application
 
 
@@ -54,6 +52,9 @@ def _serve(application: Application, port: int) -> None:
 
     from serving.connection import Connection
 
+    # what was imported stays: to look at it again and again takes milliseconds in which nobody is answered
+    gc.collect()
+    gc.freeze()
     uvicorn.run(
         application,
         host=HOST,

@@ -13,8 +13,9 @@ import msgspec
 from mlops_assets.core.errors import NotReady
 from serving import oip, protocol
 from serving.body import BodyReader, Disconnected, Receive, TooLarge
+from serving.connection import ARRIVED
 from serving.exchange import EXCHANGES, RawHeaders, Response
-from serving.limits import BODY_SECONDS, REQUEST_SECONDS, NoRoom, Overloaded, TooSlow
+from serving.limits import BODY_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
 from serving.prediction_log import Unlogged
 from serving.protocol import BadRequest
@@ -27,9 +28,10 @@ Read = Callable[[], Response]
 LARGE_BODY_BYTES = 64 * 2**10
 """From here on a body is read and answered in a thread, so that the small ones need not wait for it."""
 
-DEADLINE_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
-"""How long the caller waits, in milliseconds: its own word goes before the gateway's."""
+DEADLINE_HEADER, GATEWAY_DEADLINE_HEADER = b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms"
+"""How long the caller waits, and how long the gateway does, in milliseconds."""
 
+_NO_STATE: Mapping[str, float] = {}
 _SHADOW_SUFFIX = "-shadow"
 _log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class App:
 
     def __init__(self, replica: Replica, body_seconds: float = BODY_SECONDS) -> None:
         told = replica.configuration
-        self._replica, self._model, self._replay = replica, told.model, told.replay
+        self._replica, self._model, self._replay, self._timeout = replica, told.model, told.replay, told.timeout
         self._roles = replica.metrics.roles
         self._bodies = BodyReader(body_seconds)
         self._release = (b"x-mlops-release", told.release.encode())
@@ -70,7 +72,7 @@ class App:
         path, method = scope["path"], scope["method"]
         protocol_name = self._asked.get(path)
         if protocol_name is not None and method == "POST":
-            response = await self._answer(protocol_name, dict(scope["headers"][::-1]), receive)
+            response = await self._answer(protocol_name, dict(scope["headers"][::-1]), receive, scope.get("state", _NO_STATE).get(ARRIVED))
         else:
             response = self._tell(path, method, protocol_name is not None)
         if response is None:
@@ -79,13 +81,13 @@ class App:
         await send({"type": "http.response.start", "status": response.status, "headers": (*response.headers, length, self._release)})
         await send({"type": "http.response.body", "body": response.body})
 
-    async def _answer(self, name: str, headers: RawHeaders, receive: Receive) -> Response | None:
+    async def _answer(self, name: str, headers: RawHeaders, receive: Receive, arrived: float | None) -> Response | None:
         """The answer to a request for scores; None if nobody waits for it any more."""
         began = perf_counter()
         exchange = EXCHANGES[name]
         counted = self._roles[role_of(headers.get(b"host", b"").decode("latin-1"), self._model)]
         try:
-            return await self._exchange(name, headers, receive, began)
+            return await self._exchange(name, headers, receive, began, arrived or began)
         except Disconnected:
             return None
         except TooLarge as error:
@@ -112,12 +114,15 @@ class App:
             _log.exception("a request failed")
             return exchange.fail(500, "internal failure", "see the release's log")
 
-    async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float) -> Response:
+    async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float, arrived: float) -> Response:
         loaded = self._replica.require_ready()
         loaded.log.require_room()
         exchange = loaded.exchanges[name]
-        deadline = began + seconds_allowed(headers)
+        deadline = arrived + seconds_allowed(headers, self._timeout)
         body = await self._bodies.read(receive)
+        # Before the body is read: half of a load twice too high is refused, and must cost little. An answer takes as long on its way out as
+        # the question on its way here, since those that were read with it take their turn first.
+        loaded.queue.require_time(deadline - (perf_counter() - arrived))
         told = protocol.read_headers(_text(headers, b"x-unit"), _text(headers, b"x-request-id"), self._replay)
         is_large = len(body) > LARGE_BODY_BYTES
         question = await asyncio.to_thread(exchange.read, body, headers, told) if is_large else exchange.read(body, headers, told)
@@ -169,24 +174,27 @@ def role_of(host: str, model: str) -> Role:
     return "shadow" if name.endswith(_SHADOW_SUFFIX) and name != model else "live"
 
 
-def seconds_allowed(headers: RawHeaders) -> float:
-    """How long the caller waits for an answer.
+def seconds_allowed(headers: RawHeaders, timeout: float) -> float:
+    """How long an answer may take: what the request says, else the model's ``timeout``, and no longer than the gateway waits.
 
-    >>> seconds_allowed({b"x-request-timeout-ms": b"250", b"x-envoy-expected-rq-timeout-ms": b"10000"}), seconds_allowed({})
-    (0.25, 10.0)
+    >>> said, gateway = {b"x-request-timeout-ms": b"250"}, {b"x-envoy-expected-rq-timeout-ms": b"10000"}
+    >>> seconds_allowed(said | gateway, 5.0), seconds_allowed(gateway, 5.0), seconds_allowed(gateway, 60.0)
+    (0.25, 5.0, 10.0)
 
     Raises:
-        BadRequest: if the caller's own word is no number of milliseconds.
+        BadRequest: if what the request says is no number of milliseconds.
     """
-    for name in DEADLINE_HEADERS:
-        if (value := headers.get(name)) is None:
-            continue
-        if value.isdigit() and len(value) <= 9 and int(value) > 0:
-            return int(value) / 1000
-        if name == DEADLINE_HEADERS[0]:
-            got = protocol.describe(value.decode("latin-1"))
-            raise BadRequest(f"{name.decode()} header", got, "milliseconds, 1 or more", "correct it or leave it out")
-    return REQUEST_SECONDS
+    if (said := headers.get(DEADLINE_HEADER)) is not None:
+        if not _is_milliseconds(said):
+            got = protocol.describe(said.decode("latin-1"))
+            raise BadRequest(f"{DEADLINE_HEADER.decode()} header", got, "milliseconds, 1 or more", "correct it or leave it out")
+        timeout = int(said) / 1000
+    gateway = headers.get(GATEWAY_DEADLINE_HEADER)
+    return min(timeout, int(gateway) / 1000) if gateway is not None and _is_milliseconds(gateway) else timeout
+
+
+def _is_milliseconds(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= 9 and int(value) > 0
 
 
 def _text(headers: RawHeaders, name: bytes) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlops_assets.core.errors import SpecError
-from mlops_assets.core.model_spec import LogDurability, OnLogFull
+from mlops_assets.core.model_spec import LogDurability, OnLogFull, Serving
 from mlops_assets.settings import Settings
 from serving.prediction_log import Limits
 
@@ -29,6 +29,7 @@ class Configuration:
         home: ``MLOPS_HOME``, where the model is kept and answers wait to be shipped.
         s3_url: ``MLOPS_S3_URL``.
         threads: ``MLOPS_THREADS``, the most that one prediction may use; 1.
+        timeout: ``MLOPS_TIMEOUT_SECONDS``, how long an answer may take if the request does not say; 5.
         replay: ``MLOPS_REPLAY=1`` lets requests carry an ``event_time``.
         limits: ``MLOPS_LOG_ROTATE_SECONDS`` and ``MLOPS_LOG_MAX_BYTES``; 60 seconds and 1 GiB.
         log_durability: ``MLOPS_LOG_DURABILITY``, ``write`` or ``fdatasync``: where a logged answer is before it is sent.
@@ -40,7 +41,8 @@ class Configuration:
     digest: str
     home: Path
     s3_url: str
-    threads: int = 1
+    threads: int = Serving.threads
+    timeout: float = Serving.timeout.total_seconds()
     replay: bool = False
     limits: Limits = field(default_factory=Limits)
     log_durability: LogDurability = "write"
@@ -56,7 +58,8 @@ class Configuration:
             digest=_read(environment, "MLOPS_MODEL_DIGEST", _DIGEST, "64 hexadecimal digits"),
             home=settings.home,
             s3_url=settings.s3_url,
-            threads=int(_positive(environment, "MLOPS_THREADS", 1)),
+            threads=int(_positive(environment, "MLOPS_THREADS", cls.threads)),
+            timeout=_positive(environment, "MLOPS_TIMEOUT_SECONDS", cls.timeout),
             replay=environment.get("MLOPS_REPLAY") == "1",
             limits=Limits(
                 _positive(environment, "MLOPS_LOG_ROTATE_SECONDS", limits.rotate_seconds),

@@ -14,9 +14,6 @@ MAX_REQUESTS_AT_ONCE = 4096
 BODY_SECONDS = 10.0
 """How long a body may take to arrive."""
 
-REQUEST_SECONDS = 10.0
-"""How long an answer may take if the request does not say: what the gateway waits for."""
-
 
 class Overloaded(MlopsError):
     """The answer would come too late, or there is no room for the question. ``retry_after`` is in whole seconds."""

@@ -18,6 +18,9 @@ INLINE_SECONDS = 0.002
 """A call that takes longer is made in a thread, so that the other connections are read meanwhile."""
 
 _WEIGHT_OF_LAST = 0.05
+_SPARE = 2.0
+"""How many times the estimated wait must fit before a deadline. Under too much load the queue is always as long as it may be, and everybody
+waits that long: with nothing to spare half of the answers would come a little too late, and the work on them be wasted."""
 
 Score = Callable[[np.ndarray], np.ndarray]
 
@@ -45,8 +48,17 @@ class ScoringQueue:
         self._score, self._batch_rows, self._piece_rows, self._batches = score, pace.batch_rows, pace.piece_rows, batches
         self._row_seconds, self._call_seconds = pace.row_seconds, pace.call_seconds
         self._waiting: deque[_Job] = deque()
-        self._rows_waiting = 0
+        self._rows_waiting = self._rows_under_way = 0
         self._is_under_way = False
+
+    def require_time(self, deadline: float, rows: int = 1) -> None:
+        """See that ``rows`` could be scored by ``deadline``, before any work is done for them; :class:`Overloaded` if not."""
+        before = self._rows_waiting + self._rows_under_way
+        wait, own = self._seconds(before) if before else 0.0, self._seconds(rows)
+        if perf_counter() + _SPARE * wait + own > deadline:
+            raise Overloaded(f"{before} rows are before this one, about {wait + own:.3f} s, too much for its deadline", wait + own)
+        if len(self._waiting) >= MAX_REQUESTS_AT_ONCE:
+            raise Overloaded(f"{len(self._waiting)} requests are waiting", wait)
 
     async def score(self, matrix: np.ndarray, deadline: float) -> np.ndarray:
         """The scores of the rows.
@@ -60,6 +72,7 @@ class ScoringQueue:
             BadData: if the model does not answer with numbers.
         """
         rows = len(matrix)
+        self.require_time(deadline, rows)
         if rows > self._piece_rows:  # others get their turn between the pieces
             pieces = [matrix[start : start + self._piece_rows] for start in range(0, rows, self._piece_rows)]
             return np.concatenate([await self._ask(piece, deadline) for piece in pieces])
@@ -68,11 +81,6 @@ class ScoringQueue:
         return await self._ask(matrix, deadline)
 
     def _ask(self, matrix: np.ndarray, deadline: float) -> asyncio.Future[np.ndarray]:
-        wait = self._seconds(self._rows_waiting + len(matrix))
-        if perf_counter() + wait > deadline:
-            raise Overloaded(f"{self._rows_waiting} rows are before this one, about {wait:.3f} s, which is past its deadline", wait)
-        if len(self._waiting) >= MAX_REQUESTS_AT_ONCE:
-            raise Overloaded(f"{len(self._waiting)} requests are waiting", wait)
         loop = asyncio.get_running_loop()
         job = _Job(matrix, deadline, loop.create_future())
         self._waiting.append(job)
@@ -84,16 +92,19 @@ class ScoringQueue:
 
     def _next(self) -> None:
         jobs = self._take()
+        self._rows_under_way = 0
         if not jobs:
             self._is_under_way = False
             return
         matrix = jobs[0].matrix if len(jobs) == 1 else np.concatenate([job.matrix for job in jobs])
+        self._rows_under_way = len(matrix)
         loop = asyncio.get_running_loop()
         if self._seconds(len(matrix)) > INLINE_SECONDS:
             call = loop.run_in_executor(None, self._outcome, matrix)
             call.add_done_callback(lambda done: self._thread_answered(jobs, done.result()))
             return
         self._answer(jobs, self._outcome(matrix))
+        self._rows_under_way = 0
         if self._waiting:
             loop.call_soon(self._next)
         else:
@@ -115,8 +126,8 @@ class ScoringQueue:
             self._rows_waiting -= rows
             if job.done.done():  # nobody waits for it any more
                 continue
-            if job.deadline < now:
-                job.done.set_exception(Overloaded("the deadline passed while the rows waited for the model"))
+            if job.deadline < now + self._seconds(rows):
+                job.done.set_exception(Overloaded("the rows waited for the model until it was too late"))
                 continue
             jobs.append(job)
             room -= rows

@@ -1,7 +1,4 @@
-"""The BentoML service: a release's own application, with BentoML's probes, ``/metrics`` and page beside it.
-
-Importing it reads the environment (:class:`serving.configuration.Configuration`).
-"""
+"""The BentoML service, for ``bentoml build`` and ``bentoml serve``: a release's own application, and BentoML's probes, metrics and page."""
 
 from __future__ import annotations
 
@@ -13,20 +10,12 @@ import bentoml
 from bentoml._internal.container import BentoMLContainer  # type: ignore[attr-defined]
 from bentoml._internal.server.metrics.prometheus import PrometheusClient
 
-from mlops_assets.adapters.s3 import S3ObjectStore
-from serving.app import App
-from serving.configuration import Configuration
-from serving.metrics import Metrics
-from serving.replica import Replica
+from serving.release import APP, REPLICA
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
 # a release is one process, and needs no files to add up the metrics of several
 BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))
-
-_told = Configuration.from_environment()
-REPLICA = Replica(_told, S3ObjectStore(_told.s3_url), Metrics(_told.model, _told.release))
-APP = App(REPLICA)
 
 
 class FrontedService(bentoml.Service):  # type: ignore[misc]

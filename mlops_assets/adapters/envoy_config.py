@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
+from mlops_assets.core.model_spec import GATEWAY_TIMEOUT
 from mlops_assets.core.routing import Route, Share
 
 HOST = "127.0.0.1"
@@ -15,7 +16,9 @@ ROUTE_CONFIG = "models"
 METADATA = "mlops"
 """The key of a route's metadata under which it carries its model, generation and digest."""
 
-REQUEST_TIMEOUT = "10s"
+REQUEST_TIMEOUT = f"{GATEWAY_TIMEOUT.total_seconds():g}s"
+"""The same for all models and above the deadline of each: a rollback knows no ``defs.yaml``, and its route must be the same route."""
+
 _TYPE = "type.googleapis.com/envoy."
 _JSON = [{"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
 

@@ -12,7 +12,7 @@ from typing import Any
 from mlops_assets.adapters.release_client import answers_ready, scores
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Fault, Program, Supervisor, log_tail
 from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
-from mlops_assets.core.model_spec import Serving
+from mlops_assets.core.model_spec import GATEWAY_TIMEOUT, Serving
 from mlops_assets.ports import Deployment
 from mlops_assets.settings import HOST, Settings
 
@@ -20,6 +20,9 @@ _HEADER = "; port "
 _POLL_SECONDS = 0.05
 _ENDS_BEFORE_GIVING_UP = 3
 _STOPS = 3
+_STOP_SECONDS = int(GATEWAY_TIMEOUT.total_seconds()) + 7
+"""What is under way may be answered, and the prediction log is shipped for five seconds at most."""
+
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
 
 
@@ -29,8 +32,9 @@ class SupervisedDeployments:
     Args:
         settings: home and ports of the stack.
         command: starts one release; ``{port}`` becomes the port on which it must listen. It finds ``MLOPS_MODEL``,
-            ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_THREADS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``,
-            ``MLOPS_HOME`` and ``MLOPS_PORT`` in its environment, and the credentials that supervisord was started with.
+            ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_HOME``, ``MLOPS_PORT`` and what :class:`Serving` says (``MLOPS_THREADS``,
+            ``MLOPS_TIMEOUT_SECONDS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``) in its environment, and the credentials that
+            supervisord was started with.
     """
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
@@ -57,7 +61,7 @@ class SupervisedDeployments:
                 self._supervisor.ensure_started(name)
 
     def stop(self, model: str, release: str) -> None:
-        """Drain (TERM, then ten seconds) and end this release; harmless if it does not run.
+        """Drain (TERM, then as long as a gateway waits for an answer and seven seconds) and end this release; harmless if it does not run.
 
         Raises:
             Unavailable: if supervisord does not answer.
@@ -130,6 +134,9 @@ class SupervisedDeployments:
             "MLOPS_THREADS": str(serving.threads),
             "MLOPS_LOG_DURABILITY": serving.log_durability,
             "MLOPS_ON_LOG_FULL": serving.on_log_full,
+            "MLOPS_TIMEOUT_SECONDS": f"{serving.timeout.total_seconds():g}",
+            # by default each of its threads may keep a heap of its own
+            "MALLOC_ARENA_MAX": "2",
             "MLOPS_HOME": str(self._settings.home),
             "MLOPS_PORT": str(port),
         }
@@ -139,7 +146,7 @@ class SupervisedDeployments:
         file = self._file(model, release)
         # One half-written file would keep supervisord from reading any.
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(f"{_HEADER}{port}\n{Program(name, command, log, environment).section()}")
+        temporary.write_text(f"{_HEADER}{port}\n{Program(name, command, log, environment, stop_wait=_STOP_SECONDS).section()}")
         os.replace(temporary, file)
 
     def _free_port(self) -> int:

@@ -18,6 +18,9 @@ DriftPolicy = Literal["fixed", "calibrated"]
 LogDurability = Literal["write", "fdatasync"]
 OnLogFull = Literal["refuse", "count"]
 
+GATEWAY_TIMEOUT = timedelta(seconds=10)
+"""How long a gateway waits for an answer, of whichever model: what a release never answers is counted as its error then."""
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -233,7 +236,9 @@ class Retrain:
 
 @dataclass(frozen=True)
 class Serving:
-    """What one serving process of the model may use, and what it does for the record of its answers.
+    """What a release of the model may use, and what it does for the record of its answers.
+
+    ``timeout`` is the deadline of a request that names none itself.
 
     An answer leaves after it was logged. ``log_durability`` says where it is by then: ``write`` with the kernel, so that it survives the
     process, or ``fdatasync`` on the disk, so that it survives the machine. ``on_log_full`` says what happens to answers that cannot be
@@ -248,6 +253,11 @@ class Serving:
     on_log_full: OnLogFull = "count"
 
     def __post_init__(self) -> None:
+        _require(
+            timedelta(0) < self.timeout < GATEWAY_TIMEOUT,
+            f"serving.timeout: got {self.timeout.total_seconds():g} s, expected more than 0 and less than the "
+            f"{GATEWAY_TIMEOUT.total_seconds():g} s that the gateway waits, e.g. '5s'",
+        )
         for name, got, known in (
             ("log_durability", self.log_durability, get_args(LogDurability)),
             ("on_log_full", self.on_log_full, get_args(OnLogFull)),

@@ -143,7 +143,7 @@ def test_what_is_wrong_is_refused_with_words_that_help(good: dict[str, Any], pat
     ],
 )
 def test_durations_are_read_as_people_write_them(good: dict[str, Any], text: str, expected: timedelta) -> None:
-    assert parse(edited(good, ("serving", "timeout"), text)).serving.timeout == expected
+    assert parse(edited(good, ("data", "freshness"), text)).data.freshness == expected
 
 
 @pytest.mark.parametrize(("path", "value", "told"), (UNKNOWN | DURATIONS).values(), ids=(UNKNOWN | DURATIONS).keys())

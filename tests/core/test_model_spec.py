@@ -149,3 +149,9 @@ CONTRADICTIONS = [
 def test_a_contradiction_is_refused_with_what_to_write_instead(make, message):
     with pytest.raises(SpecError, match=message):
         make()
+
+
+@pytest.mark.parametrize("timeout", [NOTHING, timedelta(seconds=10), HOUR], ids=["none", "the gateway's own", "an hour"])
+def test_a_deadline_lies_below_what_the_gateway_waits(timeout):
+    with pytest.raises(SpecError, match=r"serving.timeout: got \d+ s, expected more than 0 and less than the 10 s"):
+        Serving(timeout=timeout)

@@ -1,6 +1,7 @@
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.adapters.prediction_log import S3PredictionLog
-from tests.servers import eventually, free_port
+from tests.servers import ask, eventually, free_port
 from tests.serving.models import GOOD, SIGNATURE, ModelFile, tiny_model
 
 ASKED = json.dumps({"unit": "u", "inputs": GOOD}).encode()
@@ -69,8 +70,8 @@ def test_a_model_that_was_changed_is_not_served_and_the_reason_is_told(served, s
     register(store, "changed")
     release = served("changed", "v1", "0" * 64).start()
     eventually(lambda: b"expected 0000" in release.get("/ready").body)
-    assert release.get("/ready").status == release.predict(ASKED).status == 503
-    assert release.get("/health").status == 200
+    assert release.get("/ready").status == release.get("/readyz").status == release.predict(ASKED).status == 503
+    assert release.get("/health").status == release.get("/healthz").status == 200
     assert release.stop() < 8
 
 
@@ -105,6 +106,35 @@ def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store
     assert request_ids(store, "drained") == ["half-sent", "whole"]
 
 
+def test_no_headers_value_is_in_the_log_of_a_request_that_fails(served, store):
+    model = tiny_model(replace(SIGNATURE, model="discreet"), nan_above=1.0)
+    store.create("models/discreet/v1/model.onnx", model.data)
+    release = served("discreet", "v1", model.digest, PYTHONUNBUFFERED="1").start().wait_ready()
+    secret = {
+        "authorization": "Bearer s3cret",
+        "cookie": "s3cret",
+        "x-unit": "s3cret",
+        "x-request-id": "s3cret",
+        "x-forwarded-for": "s3cret",
+    }
+    asked = json.dumps({"inputs": GOOD}).encode()
+    assert ask(release.port, "/predict", secret, body=asked).status == 500
+    for path, headers, status in [
+        ("/predict", {"x-request-timeout-ms": "s3cret"}, 422),
+        ("/predict", {"x-s3cret": "s3cret" * 20_000}, 431),
+        ("/predict", {"upgrade": "s3cret", "connection": "upgrade"}, 422),
+        ("/s3cret", {}, 404),
+        ("/metrics", {"accept": "s3cret"}, 404),
+    ]:
+        assert ask(release.port, path, secret | headers, body=asked).status == status, path
+    with socket.create_connection(("127.0.0.1", release.port), timeout=10) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\ncontent-length: s3cret\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    release.stop()
+    assert "a request failed" in release.log()
+    assert "s3cret" not in release.log()
+
+
 @pytest.mark.parametrize(
     ("wrong", "what"),
     [
@@ -113,6 +143,7 @@ def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store
         ({"MLOPS_THREADS": "x"}, "x"),
         ({"MLOPS_LOG_DURABILITY": "fsync"}, "expected write or fdatasync"),
         ({"MLOPS_ON_LOG_FULL": "drop"}, "expected refuse or count"),
+        ({"MLOPS_TIMEOUT_SECONDS": "0"}, "MLOPS_TIMEOUT_SECONDS"),
     ],
 )
 def test_a_wrong_environment_ends_the_start_with_a_message(served, wrong, what):
@@ -122,9 +153,12 @@ def test_a_wrong_environment_ends_the_start_with_a_message(served, wrong, what):
     assert "Traceback" not in release.log()
 
 
-def test_serving_stays_light():
-    heavy = ["dagster", "mlflow", "feast", "pandas", "evidently", "sklearn"]
-    code = f"import sys, serving.service; print([name for name in {heavy} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "also"), [("serving.service", []), ("serving.release", ["bentoml", "boto3", "pydantic", "opentelemetry", "starlette"])]
+)
+def test_serving_stays_light(module, also):
+    heavy = ["dagster", "mlflow", "feast", "pandas", "evidently", "sklearn", *also]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     environment = {**os.environ, "MLOPS_MODEL": "m", "MLOPS_RELEASE": "v1", "MLOPS_MODEL_DIGEST": "0" * 64}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
