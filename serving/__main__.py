@@ -1,4 +1,4 @@
-"""``python -m serving --port N``: the BentoML service in one process.
+"""``python -m serving --port N``: the BentoML service in one process, or in as many as ``MLOPS_WORKERS`` says.
 
 ``bentoml serve`` puts an arbiter before its worker, and asks for two processes. This runs the same service as the worker alone.
 """
@@ -9,12 +9,14 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from mlops_assets.core.errors import SpecError
 from mlops_assets.settings import HOST, Settings
+from serving.configuration import Configuration
 
 GRACE_SECONDS = 3
 """How long requests under way may take after SIGTERM, before the log is shipped."""
@@ -35,11 +37,14 @@ def main() -> None:
     # a request waits for this long when the log's threads are at work, and by default for ten times as long
     sys.setswitchinterval(0.0005)
     try:
-        application = _application()
+        told = Configuration.from_environment()
     except SpecError as error:
         print(f"serving: {error}", file=sys.stderr)
         sys.exit(2)
-    _serve(application, port)
+    if told.workers > 1:
+        _serve_by_workers(told, port)
+    else:
+        _serve(_application(), port)
 
 
 def _application() -> Application:
@@ -49,12 +54,41 @@ def _application() -> Application:
     return application
 
 
-def _serve(application: Application, port: int) -> None:
+def _serve_by_workers(told: Configuration, port: int) -> None:
+    from prometheus_client import CollectorRegistry
+
+    from serving import replica  # noqa: F401 : with all that it imports, so that the workers share it
+    from serving.metrics import Metrics
+    from serving.shared_numbers import Numbers
+    from serving.workers import Workers
+
+    numbers = Numbers(told.workers)
+    metrics = Metrics(told.model, told.release, CollectorRegistry(), numbers.of(0))
+
+    def ended(worker: int) -> None:
+        metrics.workers.forget(worker)
+        metrics.log.forget(worker)
+
+    def serve(worker: int, listener: socket.socket) -> None:
+        application = _application()
+        from serving.service import REPLICA
+
+        REPLICA.start()
+        # Whoever accepts a connection must answer it: only where nobody else can, one is told that the model is not loaded yet.
+        if worker > 0 or REPLICA.metrics.workers.accepting:
+            REPLICA.wait_loaded()
+        _serve(application, port, listener)
+
+    with socket.create_server((HOST, port), backlog=2048) as listener:
+        Workers(told.workers, numbers, serve, ended).run(listener)
+
+
+def _serve(application: Application, port: int, listener: socket.socket | None = None) -> None:
     import uvicorn
 
     from serving.connection import Connection
 
-    uvicorn.run(
+    config = uvicorn.Config(
         application,
         host=HOST,
         port=port,
@@ -69,6 +103,10 @@ def _serve(application: Application, port: int) -> None:
         # longer than a gateway keeps an idle connection, so that it is never the one to meet a closed one
         timeout_keep_alive=75,
     )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener] if listener else None)
+    if not server.started:
+        sys.exit(3)
 
 
 if __name__ == "__main__":

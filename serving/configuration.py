@@ -29,6 +29,7 @@ class Configuration:
         home: ``MLOPS_HOME``, where the model is kept and answers wait to be shipped.
         s3_url: ``MLOPS_S3_URL``.
         threads: ``MLOPS_THREADS``, the most that one prediction may use; 1.
+        workers: ``MLOPS_WORKERS``, how many processes answer; 1.
         replay: ``MLOPS_REPLAY=1`` lets requests carry an ``event_time``.
         limits: ``MLOPS_LOG_ROTATE_SECONDS`` and ``MLOPS_LOG_MAX_BYTES``; 60 seconds and 1 GiB.
         log_durability: ``MLOPS_LOG_DURABILITY``, ``write`` or ``fdatasync``: where a logged answer is before it is sent.
@@ -41,6 +42,7 @@ class Configuration:
     home: Path
     s3_url: str
     threads: int = 1
+    workers: int = 1
     replay: bool = False
     limits: Limits = field(default_factory=Limits)
     log_durability: LogDurability = "write"
@@ -57,6 +59,7 @@ class Configuration:
             home=settings.home,
             s3_url=settings.s3_url,
             threads=int(_positive(environment, "MLOPS_THREADS", 1)),
+            workers=int(_positive(environment, "MLOPS_WORKERS", 1)),
             replay=environment.get("MLOPS_REPLAY") == "1",
             limits=Limits(
                 _positive(environment, "MLOPS_LOG_ROTATE_SECONDS", limits.rotate_seconds),
@@ -89,4 +92,4 @@ def _positive(environment: Mapping[str, str], name: str, default: float) -> floa
         value = 0.0
     if not 0 < value < float("inf"):
         raise SpecError(f"{name}: got {text!r}, expected a number above 0: correct it in the environment of the serving process")
-    return max(1.0, value) if name == "MLOPS_THREADS" else value
+    return max(1.0, value) if name in ("MLOPS_THREADS", "MLOPS_WORKERS") else value

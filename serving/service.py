@@ -18,14 +18,15 @@ from serving.app import App
 from serving.configuration import Configuration
 from serving.metrics import Metrics
 from serving.replica import Replica
+from serving.workers import numbers_of_this_worker
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
-# a release is one process, and needs no files to add up the metrics of several
+# the workers of a release add up what they count in memory that they share, and need no files for it
 BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))
 
 _told = Configuration.from_environment()
-REPLICA = Replica(_told, S3ObjectStore(_told.s3_url), Metrics(_told.model, _told.release))
+REPLICA = Replica(_told, S3ObjectStore(_told.s3_url), Metrics(_told.model, _told.release, numbers=numbers_of_this_worker()))
 APP = App(REPLICA)
 
 
@@ -59,8 +60,10 @@ class Release:
     def start(self) -> None:
         """Begin to load the model; ``/ready`` says when it is done."""
         REPLICA.start()
+        REPLICA.metrics.workers.accepts(True)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
         """Ship what is left of the prediction log. By now no request is under way."""
+        REPLICA.metrics.workers.accepts(False)
         await asyncio.to_thread(REPLICA.stop)

@@ -29,8 +29,9 @@ class SupervisedDeployments:
     Args:
         settings: home and ports of the stack.
         command: starts one release; ``{port}`` becomes the port on which it must listen. It finds ``MLOPS_MODEL``,
-            ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_THREADS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``,
-            ``MLOPS_HOME`` and ``MLOPS_PORT`` in its environment, and the credentials that supervisord was started with.
+            ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_HOME``, ``MLOPS_PORT`` and what :class:`Serving` says (``MLOPS_THREADS``,
+            ``MLOPS_WORKERS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``) in its environment, and the credentials that supervisord
+            was started with.
     """
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
@@ -128,6 +129,7 @@ class SupervisedDeployments:
             "MLOPS_RELEASE": release,
             "MLOPS_MODEL_DIGEST": digest,
             "MLOPS_THREADS": str(serving.threads),
+            "MLOPS_WORKERS": str(serving.workers),
             "MLOPS_LOG_DURABILITY": serving.log_durability,
             "MLOPS_ON_LOG_FULL": serving.on_log_full,
             "MLOPS_HOME": str(self._settings.home),

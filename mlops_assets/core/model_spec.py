@@ -233,7 +233,9 @@ class Retrain:
 
 @dataclass(frozen=True)
 class Serving:
-    """What one serving process of the model may use, and what it does for the record of its answers.
+    """What a release of the model may use, and what it does for the record of its answers.
+
+    ``workers`` processes share its port, one for each core that it may use; ``threads`` is for one prediction of one of them.
 
     An answer leaves after it was logged. ``log_durability`` says where it is by then: ``write`` with the kernel, so that it survives the
     process, or ``fdatasync`` on the disk, so that it survives the machine. ``on_log_full`` says what happens to answers that cannot be
@@ -242,12 +244,15 @@ class Serving:
     """
 
     threads: int = 1
+    workers: int = 1
     timeout: timedelta = timedelta(seconds=5)
     ready_within: timedelta = timedelta(seconds=60)
     log_durability: LogDurability = "write"
     on_log_full: OnLogFull = "count"
 
     def __post_init__(self) -> None:
+        for name in ("threads", "workers"):
+            _require(getattr(self, name) >= 1, f"serving.{name}: got {getattr(self, name)}, expected at least 1")
         for name, got, known in (
             ("log_durability", self.log_durability, get_args(LogDurability)),
             ("on_log_full", self.on_log_full, get_args(OnLogFull)),

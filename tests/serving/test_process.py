@@ -111,6 +111,7 @@ def test_a_request_under_way_is_answered_and_logged_before_the_end(served, store
         ({"MLOPS_MODEL": ""}, "MLOPS_MODEL"),
         ({"MLOPS_MODEL_DIGEST": "../x"}, "MLOPS_MODEL_DIGEST"),
         ({"MLOPS_THREADS": "x"}, "x"),
+        ({"MLOPS_WORKERS": "0"}, "MLOPS_WORKERS: got '0', expected a number above 0"),
         ({"MLOPS_LOG_DURABILITY": "fsync"}, "expected write or fdatasync"),
         ({"MLOPS_ON_LOG_FULL": "drop"}, "expected refuse or count"),
     ],
