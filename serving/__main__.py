@@ -1,4 +1,4 @@
-"""``python -m serving --port N``: one release in one process.
+"""``python -m serving --port N``: one release in one process, or in as many as ``MLOPS_WORKERS`` says.
 
 ``bentoml serve`` puts an arbiter before its worker, and both import all of BentoML. This runs the same application without either.
 """
@@ -9,6 +9,7 @@ import argparse
 import gc
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.model_spec import GATEWAY_TIMEOUT
 from mlops_assets.settings import HOST
+from serving.configuration import Configuration
 
 GRACE_SECONDS = int(GATEWAY_TIMEOUT.total_seconds())
 """How long requests under way may take after SIGTERM, before the log is shipped: nobody behind a gateway waits longer."""
@@ -34,11 +36,14 @@ def main() -> None:
     # a request waits for this long when the log's threads are at work, and by default for ten times as long
     sys.setswitchinterval(0.0005)
     try:
-        application = _application()
+        told = Configuration.from_environment()
     except SpecError as error:
         print(f"serving: {error}", file=sys.stderr)
         sys.exit(2)
-    _serve(application, port)
+    if told.workers > 1:
+        _serve_by_workers(told, port)
+    else:
+        _serve(_application(), port)
 
 
 def _application() -> Application:
@@ -47,7 +52,35 @@ def _application() -> Application:
     return application
 
 
-def _serve(application: Application, port: int) -> None:
+def _serve_by_workers(told: Configuration, port: int) -> None:
+    from prometheus_client import CollectorRegistry
+
+    from serving import replica  # noqa: F401 : with all that it imports, so that the workers share it
+    from serving.metrics import Metrics
+    from serving.shared_numbers import Numbers
+    from serving.workers import Workers
+
+    numbers = Numbers(told.workers)
+    metrics = Metrics(told.model, told.release, CollectorRegistry(), numbers.of(0))
+
+    def ended(worker: int) -> None:
+        metrics.workers.forget(worker)
+        metrics.log.forget(worker)
+
+    def serve(worker: int, listener: socket.socket) -> None:
+        from serving.release import REPLICA, application
+
+        REPLICA.start()
+        # Whoever accepts a connection must answer it: only where nobody else can, one is told that the model is not loaded yet.
+        if worker > 0 or REPLICA.metrics.workers.accepting:
+            REPLICA.wait_loaded()
+        _serve(application, port, listener)
+
+    with socket.create_server((HOST, port), backlog=2048) as listener:
+        Workers(told.workers, numbers, serve, ended).run(listener)
+
+
+def _serve(application: Application, port: int, listener: socket.socket | None = None) -> None:
     import uvicorn
 
     from serving.connection import Connection
@@ -55,7 +88,7 @@ def _serve(application: Application, port: int) -> None:
     # what was imported stays: to look at it again and again takes milliseconds in which nobody is answered
     gc.collect()
     gc.freeze()
-    uvicorn.run(
+    config = uvicorn.Config(
         application,
         host=HOST,
         port=port,
@@ -70,6 +103,10 @@ def _serve(application: Application, port: int) -> None:
         # longer than a gateway keeps an idle connection, so that it is never the one to meet a closed one
         timeout_keep_alive=75,
     )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener] if listener else None)
+    if not server.started:
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,8 @@ class App:
 
     def _ready(self) -> Response:
         log = self._replica.require_ready().log
+        if loading := self._replica.metrics.workers.loading:
+            raise NotReady(f"the model is being loaded by {loading} more workers")
         trouble = log.trouble
         if trouble is None:
             return Response(200, b'{"status":"ready","ready":true}')

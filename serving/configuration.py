@@ -30,6 +30,7 @@ class Configuration:
         s3_url: ``MLOPS_S3_URL``.
         threads: ``MLOPS_THREADS``, the most that one prediction may use; 1.
         timeout: ``MLOPS_TIMEOUT_SECONDS``, how long an answer may take if the request does not say; 5.
+        workers: ``MLOPS_WORKERS``, how many processes answer; 1.
         replay: ``MLOPS_REPLAY=1`` lets requests carry an ``event_time``.
         limits: ``MLOPS_LOG_ROTATE_SECONDS`` and ``MLOPS_LOG_MAX_BYTES``; 60 seconds and 1 GiB.
         log_durability: ``MLOPS_LOG_DURABILITY``, ``write`` or ``fdatasync``: where a logged answer is before it is sent.
@@ -42,6 +43,7 @@ class Configuration:
     home: Path
     s3_url: str
     threads: int = Serving.threads
+    workers: int = Serving.workers
     timeout: float = Serving.timeout.total_seconds()
     replay: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -59,6 +61,7 @@ class Configuration:
             home=settings.home,
             s3_url=settings.s3_url,
             threads=int(_positive(environment, "MLOPS_THREADS", cls.threads)),
+            workers=int(_positive(environment, "MLOPS_WORKERS", cls.workers)),
             timeout=_positive(environment, "MLOPS_TIMEOUT_SECONDS", cls.timeout),
             replay=environment.get("MLOPS_REPLAY") == "1",
             limits=Limits(
@@ -92,4 +95,4 @@ def _positive(environment: Mapping[str, str], name: str, default: float) -> floa
         value = 0.0
     if not 0 < value < float("inf"):
         raise SpecError(f"{name}: got {text!r}, expected a number above 0: correct it in the environment of the serving process")
-    return max(1.0, value) if name == "MLOPS_THREADS" else value
+    return max(1.0, value) if name in ("MLOPS_THREADS", "MLOPS_WORKERS") else value

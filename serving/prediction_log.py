@@ -184,8 +184,8 @@ class PredictionLog:
             self._sync(segment)
         with self._lock:
             self._spooled = self._shipper.pending_bytes
-            self._metrics.pending_bytes.set(self._spooled + (self._segment.size if self._segment is not None else 0))
-            self._metrics.full.set(self._trouble is not None)
+            pending = self._spooled + (self._segment.size if self._segment is not None else 0)
+            self._metrics.waits(pending, self._trouble is not None)
 
     def _rotate(self) -> None:
         try:

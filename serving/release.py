@@ -18,9 +18,10 @@ from serving.app import App
 from serving.configuration import Configuration
 from serving.metrics import Metrics
 from serving.replica import Replica
+from serving.workers import numbers_of_this_worker
 
 _told = Configuration.from_environment()
-REPLICA = Replica(_told, S3ObjectStore(_told.s3_url), Metrics(_told.model, _told.release))
+REPLICA = Replica(_told, S3ObjectStore(_told.s3_url), Metrics(_told.model, _told.release, numbers=numbers_of_this_worker()))
 APP = App(REPLICA)
 
 PROBES: Mapping[str, str] = {"/livez": "/health", "/healthz": "/health", "/readyz": "/ready"}
@@ -47,8 +48,10 @@ async def _live(receive: Any, send: Any) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             REPLICA.start()
+            REPLICA.metrics.workers.accepts(True)
             await send({"type": "lifespan.startup.complete"})
         else:
+            REPLICA.metrics.workers.accepts(False)
             await asyncio.to_thread(REPLICA.stop)
             await send({"type": "lifespan.shutdown.complete"})
             return

@@ -57,15 +57,20 @@ class Replica:
     def __init__(self, configuration: Configuration, objects: ObjectStore, metrics: Metrics) -> None:
         self.configuration = configuration
         self.metrics = metrics
-        self._objects, self._log_metrics = objects, metrics.log()
+        self._objects = objects
         self._loaded: Loaded | None = None
         self._reason = "the model is being loaded"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
 
     def start(self) -> None:
-        """Begin to load the model."""
-        self._thread.start()
+        """Begin to load the model; harmless if that was done."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def wait_loaded(self) -> None:
+        """Wait until the model is loaded, or never will be."""
+        self._thread.join()
 
     def stop(self, within: float = 5.0) -> None:
         """Write and ship what was answered, for at most ``within`` seconds."""
@@ -96,6 +101,7 @@ class Replica:
                 self._stop.wait(delay)
                 delay = min(2 * delay, RETRY_SECONDS[1])
             else:
+                self.metrics.workers.loaded()
                 _log.info("%s %s is ready after %.1f s", self.configuration.model, self.configuration.release, time.monotonic() - began)
                 return
 
@@ -112,7 +118,7 @@ class Replica:
         _log.info("%s %s: %s", told.model, told.release, pace.reason)
         inputs = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
         log = PredictionLog(
-            *(told.home, told.model, told.release, inputs, self._objects, self._log_metrics, told.limits),
+            *(told.home, told.model, told.release, inputs, self._objects, self.metrics.log, told.limits),
             durability=told.log_durability,
             on_full=told.on_log_full,
         )

@@ -14,7 +14,7 @@ from serving.release import APP, REPLICA
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
-# a release is one process, and needs no files to add up the metrics of several
+# the workers of a release add up what they count in memory that they share, and need no files for it
 BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))
 
 
@@ -48,8 +48,10 @@ class Release:
     def start(self) -> None:
         """Begin to load the model; ``/ready`` says when it is done."""
         REPLICA.start()
+        REPLICA.metrics.workers.accepts(True)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
         """Ship what is left of the prediction log. By now no request is under way."""
+        REPLICA.metrics.workers.accepts(False)
         await asyncio.to_thread(REPLICA.stop)

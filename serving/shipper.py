@@ -109,7 +109,7 @@ class Shipper:
             data = to_parquet(header.model, header.release, header.inputs, segment.answers)
             while (key := self._choose_key(sidecar, header)) is not None and not self._upload(key, data, sidecar):
                 time.sleep(0.01)
-        self._metrics.shipped.inc(len(segment.answers))
+        self._metrics.ship(len(segment.answers))
         self._metrics.lose("torn", segment.torn)
         path.unlink()  # before the name is forgotten: without it the segment would be shipped twice
         sidecar.unlink(missing_ok=True)

@@ -33,8 +33,8 @@ class SupervisedDeployments:
         settings: home and ports of the stack.
         command: starts one release; ``{port}`` becomes the port on which it must listen. It finds ``MLOPS_MODEL``,
             ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_HOME``, ``MLOPS_PORT`` and what :class:`Serving` says (``MLOPS_THREADS``,
-            ``MLOPS_TIMEOUT_SECONDS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``) in its environment, and the credentials that
-            supervisord was started with.
+            ``MLOPS_WORKERS``, ``MLOPS_TIMEOUT_SECONDS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``) in its environment, and the
+            credentials that supervisord was started with.
     """
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
@@ -132,6 +132,7 @@ class SupervisedDeployments:
             "MLOPS_RELEASE": release,
             "MLOPS_MODEL_DIGEST": digest,
             "MLOPS_THREADS": str(serving.threads),
+            "MLOPS_WORKERS": str(serving.workers),
             "MLOPS_LOG_DURABILITY": serving.log_durability,
             "MLOPS_ON_LOG_FULL": serving.on_log_full,
             "MLOPS_TIMEOUT_SECONDS": f"{serving.timeout.total_seconds():g}",

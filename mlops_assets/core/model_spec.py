@@ -238,7 +238,8 @@ class Retrain:
 class Serving:
     """What a release of the model may use, and what it does for the record of its answers.
 
-    ``timeout`` is the deadline of a request that names none itself.
+    ``workers`` processes share its port, one for each core that it may use; ``threads`` is for one prediction of one of them. ``timeout``
+    is the deadline of a request that names none itself.
 
     An answer leaves after it was logged. ``log_durability`` says where it is by then: ``write`` with the kernel, so that it survives the
     process, or ``fdatasync`` on the disk, so that it survives the machine. ``on_log_full`` says what happens to answers that cannot be
@@ -247,6 +248,7 @@ class Serving:
     """
 
     threads: int = 1
+    workers: int = 1
     timeout: timedelta = timedelta(seconds=5)
     ready_within: timedelta = timedelta(seconds=60)
     log_durability: LogDurability = "write"
@@ -258,6 +260,8 @@ class Serving:
             f"serving.timeout: got {self.timeout.total_seconds():g} s, expected more than 0 and less than the "
             f"{GATEWAY_TIMEOUT.total_seconds():g} s that the gateway waits, e.g. '5s'",
         )
+        for name in ("threads", "workers"):
+            _require(getattr(self, name) >= 1, f"serving.{name}: got {getattr(self, name)}, expected at least 1")
         for name, got, known in (
             ("log_durability", self.log_durability, get_args(LogDurability)),
             ("on_log_full", self.on_log_full, get_args(OnLogFull)),

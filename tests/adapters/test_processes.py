@@ -61,10 +61,10 @@ def test_a_started_release_becomes_ready_and_is_listed_with_its_endpoint(deploym
 
 
 def test_a_release_finds_out_by_its_environment_what_it_is(deployments, supervisor):
-    told = Serving(threads=2, timeout=timedelta(seconds=2.5), log_durability="fdatasync", on_log_full="refuse")
+    told = Serving(threads=2, workers=3, timeout=timedelta(seconds=2.5), log_durability="fdatasync", on_log_full="refuse")
     deployments.start("told", "v3", "sha256:ab", told)
     found = environment(deployments.wait_ready("told", "v3", 10).endpoint)
-    wanted = {"MLOPS_MODEL": "told", "MLOPS_RELEASE": "v3", "MLOPS_MODEL_DIGEST": "sha256:ab"}
+    wanted = {"MLOPS_MODEL": "told", "MLOPS_RELEASE": "v3", "MLOPS_MODEL_DIGEST": "sha256:ab", "MLOPS_WORKERS": "3"}
     wanted |= {"MLOPS_THREADS": "2", "MLOPS_TIMEOUT_SECONDS": "2.5", "MLOPS_LOG_DURABILITY": "fdatasync", "MLOPS_ON_LOG_FULL": "refuse"}
     assert {name: found[name] for name in wanted} == wanted
     assert found["MLOPS_HOME"] == str(supervisor.home)

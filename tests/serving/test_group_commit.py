@@ -16,7 +16,7 @@ class Watched(PredictionLog):
     """A log that remembers its writes, and waits in each until it may go on."""
 
     def __init__(self, home: Path, durability: str) -> None:
-        metrics = Metrics("tiny", "v1", CollectorRegistry()).log()
+        metrics = Metrics("tiny", "v1", CollectorRegistry()).log
         super().__init__(home, "tiny", "v1", INPUTS, CuttableObjectStore(), metrics, Limits(), durability, "refuse")  # type: ignore[arg-type]
         self.writes: list[int] = []
         self.fails: Exception | None = None

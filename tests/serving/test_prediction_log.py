@@ -36,7 +36,7 @@ class Process:
 
     def __init__(self, home: Path, objects: CuttableObjectStore, release: str = "v1", limits: Limits = QUICK, **how: str) -> None:
         self.registry = CollectorRegistry()
-        metrics = Metrics("tiny", release, self.registry).log()
+        metrics = Metrics("tiny", release, self.registry).log
         self.log = PredictionLog(home, "tiny", release, INPUTS, objects, metrics, limits, **how)  # type: ignore[arg-type]
         self.log.start()
 
@@ -319,7 +319,7 @@ class Hand:
 
 def ship_one(objects: CuttableObjectStore, home: Path, clock: Clock) -> Shipper:
     lease = next(Lease.left(home))
-    shipper = Shipper(objects, Metrics("tiny", "v1", CollectorRegistry()).log(), clock)
+    shipper = Shipper(objects, Metrics("tiny", "v1", CollectorRegistry()).log, clock)
     for segment in lease.segments():
         shipper.add(segment)
     shipper.start()

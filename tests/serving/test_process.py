@@ -141,6 +141,7 @@ def test_no_headers_value_is_in_the_log_of_a_request_that_fails(served, store):
         ({"MLOPS_MODEL": ""}, "MLOPS_MODEL"),
         ({"MLOPS_MODEL_DIGEST": "../x"}, "MLOPS_MODEL_DIGEST"),
         ({"MLOPS_THREADS": "x"}, "x"),
+        ({"MLOPS_WORKERS": "0"}, "MLOPS_WORKERS: got '0', expected a number above 0"),
         ({"MLOPS_LOG_DURABILITY": "fsync"}, "expected write or fdatasync"),
         ({"MLOPS_ON_LOG_FULL": "drop"}, "expected refuse or count"),
         ({"MLOPS_TIMEOUT_SECONDS": "0"}, "MLOPS_TIMEOUT_SECONDS"),
