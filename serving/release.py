@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -21,7 +22,8 @@ from serving.replica import Replica
 from serving.workers import numbers_of_this_worker
 
 _told = Configuration.from_environment()
-REPLICA = Replica(_told, S3ObjectStore(_told.s3_url), Metrics(_told.model, _told.release, numbers=numbers_of_this_worker()))
+_objects = S3ObjectStore(_told.s3_url)
+REPLICA = Replica(_told, _objects, Metrics(_told.model, _told.release, numbers=numbers_of_this_worker()))
 APP = App(REPLICA)
 
 PROBES: Mapping[str, str] = {"/livez": "/health", "/healthz": "/health", "/readyz": "/ready"}
@@ -47,6 +49,8 @@ async def _live(receive: Any, send: Any) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            with suppress(ValueError):  # of an address that is none: loading the model will say so
+                _objects.prepare()
             REPLICA.start()
             REPLICA.metrics.workers.accepts(True)
             await send({"type": "lifespan.startup.complete"})

@@ -48,6 +48,10 @@ class _Connection:
                 f"see that it runs ('mlops status') and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set"
             ) from error
 
+    def prepare(self) -> None:
+        """Make the client, which asks nobody."""
+        _ = self._client
+
     @cached_property
     def _client(self) -> Any:
         # botocore alone: boto3 adds nothing here, and a quarter of a second to every command
@@ -98,6 +102,10 @@ class S3ObjectStore:
 
     def __init__(self, url: str | None, secret: Credentials | None = None) -> None:
         self._s3 = _Connection(url, secret)
+
+    def prepare(self) -> None:
+        """Load now what the first call would load, so that it costs nobody half a second who waits for something else."""
+        self._s3.prepare()
 
     def get(self, key: str) -> bytes:
         """The object's bytes; :class:`NotFound` if there is none."""
