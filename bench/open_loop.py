@@ -2,7 +2,7 @@
 
 ``python -m bench.open_loop PORT PATH --rate R < BODY``. Arrivals are Poisson from a fixed seed, and a latency counts from the moment a
 request was due, so that a slow server cannot slow its own load down. A request takes a free connection, or a new one up to
-``--connections``; else it waits for one, and is given up at its deadline as its user would.
+``--connections``; else it is given up at once, as by a gateway that has no more, or by k6 at a constant arrival rate.
 """
 
 from __future__ import annotations
@@ -62,10 +62,12 @@ class Load:
         if self._free:
             self._send(self._free.pop(), due)
             return
+        if not self._room:
+            self.offered.outcomes["given up"] += 1
+            return
+        self._room -= 1
         self._waiting.append(due)
-        if self._room:
-            self._room -= 1
-            asyncio.get_running_loop().create_task(self._connect())
+        asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
         try:

@@ -18,6 +18,9 @@ INLINE_SECONDS = 0.002
 """A call that takes longer is made in a thread, so that the other connections are read meanwhile."""
 
 _WEIGHT_OF_LAST = 0.05
+_MOST_SLOWDOWN = 8.0
+"""A process that was held up once must not refuse what it can bear."""
+
 _SPARE = 2.0
 """How many times the estimated wait must fit before a deadline. Under too much load the queue is always as long as it may be, and everybody
 waits that long: with nothing to spare half of the answers would come a little too late, and the work on them be wasted."""
@@ -30,6 +33,8 @@ class _Job:
     matrix: np.ndarray
     deadline: float
     done: asyncio.Future[np.ndarray]
+    began: float
+    expected: float
 
 
 class ScoringQueue:
@@ -50,11 +55,12 @@ class ScoringQueue:
         self._waiting: deque[_Job] = deque()
         self._rows_waiting = self._rows_under_way = 0
         self._is_under_way = False
+        self._spent = self._expected = 0.0
 
     def require_time(self, deadline: float, rows: int = 1) -> None:
         """See that ``rows`` could be scored by ``deadline``, before any work is done for them; :class:`Overloaded` if not."""
         before = self._rows_waiting + self._rows_under_way
-        wait, own = self._seconds(before) if before else 0.0, self._seconds(rows)
+        wait, own = self._slowdown() * self._seconds(before) if before else 0.0, self._seconds(rows)
         if perf_counter() + _SPARE * wait + own > deadline:
             raise Overloaded(f"{before} rows are before this one, about {wait + own:.3f} s, too much for its deadline", wait + own)
         if len(self._waiting) >= MAX_REQUESTS_AT_ONCE:
@@ -82,7 +88,8 @@ class ScoringQueue:
 
     def _ask(self, matrix: np.ndarray, deadline: float) -> asyncio.Future[np.ndarray]:
         loop = asyncio.get_running_loop()
-        job = _Job(matrix, deadline, loop.create_future())
+        expected = self._seconds(self._rows_waiting + self._rows_under_way + len(matrix))
+        job = _Job(matrix, deadline, loop.create_future(), perf_counter(), expected)
         self._waiting.append(job)
         self._rows_waiting += len(matrix)
         if not self._is_under_way:
@@ -137,8 +144,10 @@ class ScoringQueue:
         if isinstance(outcome, Exception):
             self._answer_each(jobs, outcome)
             return
-        start = 0
+        start, now = 0, perf_counter()
         for job in jobs:
+            self._spent += _WEIGHT_OF_LAST * (now - job.began - self._spent)
+            self._expected += _WEIGHT_OF_LAST * (job.expected - self._expected)
             end = start + len(job.matrix)
             if not job.done.done():
                 job.done.set_result(outcome[start:end])
@@ -169,6 +178,10 @@ class ScoringQueue:
         self._row_seconds += _WEIGHT_OF_LAST * (max(0.0, spent) - self._row_seconds)
         self._batches.observe(rows)
         return scores
+
+    def _slowdown(self) -> float:
+        """How many times longer than the model alone rows took lately: bodies are read and answers written beside it, on the same core."""
+        return min(_MOST_SLOWDOWN, max(1.0, self._spent / self._expected)) if self._expected else 1.0
 
     def _seconds(self, rows: int) -> float:
         """About how long the model takes for so many rows, by what it took lately."""

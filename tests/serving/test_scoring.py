@@ -124,6 +124,25 @@ def test_rows_that_are_with_the_model_are_before_those_that_come():
     asyncio.run(load())
 
 
+def test_what_else_the_process_does_counts_into_the_wait():
+    queue = ScoringQueue(Model(0.01), Pace(1, 256, 0.0, 0.01, ""), Tally((1,)))
+
+    async def load() -> None:
+        for _ in range(3):
+            asked = asyncio.ensure_future(queue.score(rows(0), FAR))
+            await asyncio.sleep(0)
+            time.sleep(0.1)  # such as bodies that are read
+            await asked
+        asked = asyncio.ensure_future(queue.score(rows(0), FAR))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="1 rows are before this one"):
+            queue.require_time(time.perf_counter() + 0.06)
+        await asked
+
+    asyncio.run(load())
+
+
 def test_a_large_request_is_refused_before_its_first_piece_is_scored():
     model = Model()
     answers = ask(ScoringQueue(model, Pace(1, 256, 0.0, 0.001, ""), Tally((1,))), rows(*range(2560)), deadline=time.perf_counter() + 1)
