@@ -1,4 +1,7 @@
-"""The BentoML service, for ``bentoml build`` and ``bentoml serve``: a release's own application, and BentoML's probes, metrics and page."""
+"""The BentoML service, for ``bentoml build`` and ``bentoml serve``: a release's own application, and BentoML's probes, metrics and page.
+
+The environment that names the release is read when it is served: a Bento is built without one, and serves any release.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from typing import Any
 import bentoml
 from bentoml._internal.container import BentoMLContainer  # type: ignore[attr-defined]
 from bentoml._internal.server.metrics.prometheus import PrometheusClient
-
-from serving.release import APP, REPLICA
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
@@ -23,6 +24,8 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> Application:
         """What ``bentoml serve`` runs: our application for its paths, BentoML's for all others."""
+        from serving.release import APP
+
         bento: Application = super().to_asgi(is_main=is_main)
 
         async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -47,11 +50,15 @@ class Release:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     def start(self) -> None:
         """Begin to load the model; ``/ready`` says when it is done."""
+        from serving.release import REPLICA
+
         REPLICA.start()
         REPLICA.metrics.workers.accepts(True)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
         """Ship what is left of the prediction log. By now no request is under way."""
+        from serving.release import REPLICA
+
         REPLICA.metrics.workers.accepts(False)
         await asyncio.to_thread(REPLICA.stop)

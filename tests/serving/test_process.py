@@ -66,6 +66,24 @@ def test_bentoml_serve_runs_the_same_service(served, store, tmp_path):
     assert request_ids(store, "bento") == ["r"]
 
 
+def test_a_bento_is_built_without_an_environment_and_serves_the_release_that_one_names(served, store, tmp_path):
+    model = register(store, "packed")
+    bentoml, told = str(Path(sys.executable).with_name("bentoml")), {"BENTOML_HOME": str(tmp_path / "b"), "BENTOML_DO_NOT_TRACK": "True"}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MLOPS_")} | told
+    root = Path(__file__).parents[2]
+    built = subprocess.run(
+        [bentoml, "build", "--output", "tag", str(root)], cwd=root, env=clean, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    tag = built.stdout.strip().removeprefix("__tag__:")
+    # from another folder, so that only what the Bento holds is found
+    release = served("packed", "v1", model.digest, PYTHONPATH="", **told)
+    release.start(bentoml, "serve", tag, "-p", "{port}", "--working-dir", str(tmp_path)).wait_ready()
+    assert release.predict(ASKED, x_request_id="r").status == 200
+    release.stop()
+    assert request_ids(store, "packed") == ["r"]
+
+
 def test_a_model_that_was_changed_is_not_served_and_the_reason_is_told(served, store):
     register(store, "changed")
     release = served("changed", "v1", "0" * 64).start()
