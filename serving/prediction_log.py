@@ -97,6 +97,8 @@ class PredictionLog:
         self._lock = threading.Lock()  # of what is below
         self._segment: SegmentFile | None = None
         self._spooled = 0
+        told = f"{limits.max_bytes} bytes wait to be shipped, and no more may (MLOPS_LOG_MAX_BYTES): is the object store up?"
+        self._no_space = Trouble("space", told)
         self._trouble: Trouble | None = Trouble("disk", "the log is not open yet")
         self._retry_at = 0.0
         self._complained = -_COMPLAIN_SECONDS
@@ -155,10 +157,7 @@ class PredictionLog:
     def _try_write(self, frame: bytes, answers: int) -> Trouble | None:
         assert self._segment is not None  # without trouble there is one
         if self._spooled + self._segment.size + len(frame) > self._limits.max_bytes:
-            return Trouble(
-                "space",
-                f"{self._limits.max_bytes} bytes wait to be shipped, and no more may (MLOPS_LOG_MAX_BYTES): is the object store up?",
-            )
+            return self._no_space
         try:
             self._segment.write(frame, answers)
         except OSError as error:
@@ -199,6 +198,7 @@ class PredictionLog:
         if self._segment is not None:
             self._swap(None, self._trouble)
         if self._shipper.pending_bytes > _ROOM_SHARE * self._limits.max_bytes:
+            self._trouble = self._no_space
             return
         try:
             require_room(self._directory, ROOM_BYTES)

@@ -20,6 +20,8 @@ MAX_SEGMENT_BYTES = 4 * 2**20
 _libc_write = ctypes.PyDLL(None, use_errno=True).write
 _libc_write.argtypes, _libc_write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t
 
+_SHORT_BYTES = 2**17
+
 
 class SegmentFile:
     """A new segment, with its header.
@@ -49,7 +51,8 @@ class SegmentFile:
     def write(self, frame: bytes, answers: int) -> None:
         """Add a frame with so many answers; all of it or, with an :class:`OSError`, nothing."""
         try:
-            write, written = os.write if self._is_synced else _write_at_once, 0
+            is_short = not self._is_synced and len(frame) <= _SHORT_BYTES
+            write, written = _write_at_once if is_short else os.write, 0
             while written < len(frame):  # the kernel may take only a part, and say why at the next one
                 written += write(self._descriptor, frame[written:])
             if self._is_synced:

@@ -255,6 +255,16 @@ def test_answers_beyond_the_space_are_refused_where_that_is_declared(start, obje
     assert process.lost("space") == 0
 
 
+def test_a_process_that_finds_too_much_waiting_says_so_from_the_start(start, objects, tmp_path):
+    crashed(tmp_path, *(answer() for _ in range(20)))
+    objects.down = True
+    process = start(limits=Limits(0.1, max_bytes=1500), on_full="refuse")
+    with pytest.raises(Unlogged, match="1500 bytes wait to be shipped"):
+        process.log.write([answer()])
+    objects.down = False
+    eventually(lambda: process.log.trouble is None)
+
+
 @pytest.mark.parametrize("durability", ["write", "fdatasync"])
 def test_what_the_disk_takes_in_part_is_cut_off_again(start, objects, durability):
     process = start(limits=Limits(3600), on_full="refuse", durability=durability)
