@@ -12,9 +12,10 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlops_assets.core.evidence import GatewaySample
-from mlops_assets.core.model_spec import Features, Serving
+from mlops_assets.core.model_spec import Features
 from mlops_assets.core.policy import Policy
 from mlops_assets.core.routing import Route
+from mlops_assets.core.serving_spec import Serving
 
 if TYPE_CHECKING:  # a rollback must not wait for pandas
     import numpy as np

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlops_assets.core.errors import MlopsError, NotReady, Unavailable
-from mlops_assets.core.model_spec import Serving
 from mlops_assets.core.policy import Policy, next_waiting, stage_of
 from mlops_assets.core.routing import route
+from mlops_assets.core.serving_spec import Serving
 from mlops_assets.ports import Deployment, Platform
 
 STAGE_TAG = "stage"

@@ -16,7 +16,7 @@ from importlib.abc import MetaPathFinder
 from typing import Any
 
 from mlops_assets.core.errors import SpecError
-from mlops_assets.core.model_spec import GATEWAY_TIMEOUT
+from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT
 from mlops_assets.settings import HOST
 from serving.configuration import Configuration
 

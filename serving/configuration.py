@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlops_assets.core.errors import SpecError
-from mlops_assets.core.model_spec import LogDurability, OnLogFull, Serving
+from mlops_assets.core.serving_spec import LogDurability, OnLogFull, Serving
 from mlops_assets.settings import Settings
 from serving.prediction_log import Limits
 

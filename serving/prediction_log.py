@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlops_assets.adapters.prediction_log import Answer, LoggedInput
 from mlops_assets.core.errors import MlopsError
-from mlops_assets.core.model_spec import LogDurability, OnLogFull
+from mlops_assets.core.serving_spec import LogDurability, OnLogFull
 from mlops_assets.ports import ObjectStore
 from serving import segments
 from serving.metrics import LogMetrics

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
-from mlops_assets.core.model_spec import GATEWAY_TIMEOUT
 from mlops_assets.core.routing import Route, Share
+from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT
 
 HOST = "127.0.0.1"
 ROUTE_CONFIG = "models"

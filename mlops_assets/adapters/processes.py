@@ -12,7 +12,7 @@ from typing import Any
 from mlops_assets.adapters.release_client import answers_ready, scores
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Fault, Program, Supervisor, log_tail
 from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
-from mlops_assets.core.model_spec import GATEWAY_TIMEOUT, Serving
+from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT, Serving
 from mlops_assets.ports import Deployment
 from mlops_assets.settings import HOST, Settings
 

@@ -7,19 +7,15 @@ with a :class:`SpecError` that says what to write instead.
 import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.gate_spec import GatePolicy, Gates
+from mlops_assets.core.serving_spec import Serving
 
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
 DriftPolicy = Literal["fixed", "calibrated"]
-LogDurability = Literal["write", "fdatasync"]
-OnLogFull = Literal["refuse", "count"]
-
-GATEWAY_TIMEOUT = timedelta(seconds=10)
-"""How long a gateway waits for an answer, of whichever model: what a release never answers is counted as its error then."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -232,41 +228,6 @@ class Retrain:
 
     def __post_init__(self) -> None:
         _require(self.after_days is None or self.after_days > 0, "retrain.after_days: a positive number of days of data")
-
-
-@dataclass(frozen=True)
-class Serving:
-    """What a release of the model may use, and what it does for the record of its answers.
-
-    ``workers`` processes share its port, one for each core that it may use; ``threads`` is for one prediction of one of them. ``timeout``
-    is the deadline of a request that names none itself.
-
-    An answer leaves after it was logged. ``log_durability`` says where it is by then: ``write`` with the kernel, so that it survives the
-    process, or ``fdatasync`` on the disk, so that it survives the machine. ``on_log_full`` says what happens to answers that cannot be
-    logged: they are given and counted as lost (``count``), or not given, and the release is not ready (``refuse``). Counting is the
-    default, since all releases of a machine share its disk and the object store: refusing would end all predictions at once.
-    """
-
-    threads: int = 1
-    workers: int = 1
-    timeout: timedelta = timedelta(seconds=5)
-    ready_within: timedelta = timedelta(seconds=60)
-    log_durability: LogDurability = "write"
-    on_log_full: OnLogFull = "count"
-
-    def __post_init__(self) -> None:
-        _require(
-            timedelta(0) < self.timeout < GATEWAY_TIMEOUT,
-            f"serving.timeout: got {self.timeout.total_seconds():g} s, expected more than 0 and less than the "
-            f"{GATEWAY_TIMEOUT.total_seconds():g} s that the gateway waits, e.g. '5s'",
-        )
-        for name in ("threads", "workers"):
-            _require(getattr(self, name) >= 1, f"serving.{name}: got {getattr(self, name)}, expected at least 1")
-        for name, got, known in (
-            ("log_durability", self.log_durability, get_args(LogDurability)),
-            ("on_log_full", self.on_log_full, get_args(OnLogFull)),
-        ):
-            _require(got in known, f"serving.{name}: got {got!r}, expected {' or '.join(known)}: correct it")
 
 
 @dataclass(frozen=True)

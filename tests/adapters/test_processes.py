@@ -12,7 +12,7 @@ import pytest
 from mlops_assets.adapters.processes import SupervisedDeployments
 from mlops_assets.adapters.supervisor import SOCKET, Supervisor
 from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
-from mlops_assets.core.model_spec import Serving
+from mlops_assets.core.serving_spec import Serving
 from mlops_assets.settings import Settings
 from tests.servers import alive, ask, eventually, free_base_port
 
