@@ -20,8 +20,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import onnxruntime as ort
 
 from bench.fleet import describe_machine
+from bench.serving_clients import agreement
 from bench.serving_load import CLIENT_CORE, HOST, Point, Running, free_base_port, free_port, running, write_script
 from bench.serving_peers import BIN, PARTS, PEERS, Server, bare, ours
 from mlops_assets import credentials
@@ -203,6 +205,15 @@ def measure_behind(
     return found
 
 
+def measure_clients(names: Sequence[str], server: Server, model: bytes, work: Path) -> dict[str, float]:
+    """The share of answers by which the peers' own clients get the model's scores from ours."""
+    clients = [client for client, peer in (("KServe's client", "kserve"), ("MLServer's client", "mlserver")) if peer in names]
+    rows = np.random.default_rng(1).normal(size=(50, WIDTH)).astype(np.float32)
+    expected = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(["score"], {"features": rows})[0].ravel()
+    with running(server.command, server.ready, server.environment, server.folder, work / "clients.log") as run:
+        return {client: agreement(client, run.port, rows, expected, work) for client in clients}
+
+
 def best(names: Sequence[str], peers: Sequence[Measured], count: int = 2) -> list[str]:
     """The peers that come nearest to ours, by their names on the command line."""
     ran = sorted((peer.ours_times[32], name) for name, peer in zip(names, peers, strict=True) if not peer.skipped)
@@ -225,6 +236,7 @@ def judge(
     hop: Sequence[Measured],
     behind: Sequence[Measured],
     starts: Sequence[float],
+    clients: Mapping[str, float],
 ) -> list[Figure]:
     """What the issue asks for, as far as it was measured."""
     least, whole, synced = (each.points[32] for each in ours_and_parts[:3])
@@ -242,6 +254,7 @@ def judge(
         pairs = zip(behind[::2], behind[1::2], strict=True)
         less = min(peer.points[32].cpu_us / whole.points[32].cpu_us for peer, whole in pairs)
         figures.append(Figure("the same, for each CPU second", less, TIMES_PEER_BEHIND))
+    figures += [Figure(f"{client}, right scores", share, 1.0) for client, share in clients.items()]
     return figures
 
 
@@ -310,7 +323,8 @@ def main() -> None:
         hop = measure_hop(own[1], work, told.seconds, told.rounds)
         behind = measure_behind(best(names, peers), own[1], file, row, work, told.seconds, told.rounds)
         starts = measure_start(own[1], work, told.rounds)
-    figures = judge(measured, peers, hop, behind, starts)
+        clients = measure_clients(names, own[1], model, work)
+    figures = judge(measured, peers, hop, behind, starts, clients)
     result = {
         "model": f"{TREES} trees, {WIDTH} features; one row of JSON a request; the server on one core, wrk on another",
         "seconds": told.seconds,

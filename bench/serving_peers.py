@@ -82,7 +82,7 @@ def mlflow(model: Path, row: Sequence[float], work: Path) -> Server:
 
 
 def mlserver(model: Path, row: Sequence[float], work: Path) -> Server:
-    python = _installed("mlserver", "mlserver==1.7.1", "onnxruntime")
+    python = mlserver_python()
     folder = work / "mlserver"
     folder.mkdir()
     (folder / "mlserver_model.py").write_text((APPS / "mlserver_model.py").read_text())
@@ -95,7 +95,7 @@ def mlserver(model: Path, row: Sequence[float], work: Path) -> Server:
 
 
 def kserve(model: Path, row: Sequence[float], _work: Path) -> Server:
-    python = _installed("kserve", "kserve==0.21.0", "onnxruntime")
+    python = kserve_python()
     command = [str(python), "kserve_model.py", "--http_port", "{port}", "--enable_grpc", "false", "--enable_latency_logging", "false"]
     return Server("KServe", command, "/v1/models/bench:predict", {"instances": [row]}, "/v1/models/bench", {"MODEL": str(model)})
 
@@ -106,6 +106,16 @@ PEERS: Mapping[str, Callable[[Path, Sequence[float], Path], Server]] = {
     "mlserver": mlserver,
     "kserve": kserve,
 }
+
+
+def mlserver_python() -> Path:
+    """The interpreter of MLServer's environment."""
+    return _installed("mlserver", "mlserver==1.7.1", "onnxruntime")
+
+
+def kserve_python() -> Path:
+    """The interpreter of KServe's environment."""
+    return _installed("kserve", "kserve==0.21.0", "onnxruntime")
 
 
 def _ours_asks(row: Sequence[float]) -> Mapping[str, object]:

@@ -66,7 +66,7 @@ class InferExchange:
         if (coding := headers.get(b"content-encoding", b"identity")) != b"identity":
             raise BadRequest("content-encoding header", protocol.describe(coding.decode("latin-1")), "none", "send the body uncompressed")
         length = headers.get(oip.HEADER_LENGTH)
-        return oip.read(body, None if length is None else length.decode("latin-1"), self._inputs, told)
+        return oip.read(body, None if length is None else length.decode("latin-1"), self._model, self._inputs, told)
 
     def answer(self, question: InferRequest, scores: np.ndarray, numbers: Sequence[float], decisions: Sequence[bool]) -> Response:
         written = oip.write(self._model, self._release, question, scores, decisions)

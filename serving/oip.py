@@ -24,7 +24,7 @@ EXTENSIONS = ("binary_tensor_data",)
 DECISION_NAME = "decision"
 OUTPUTS: Mapping[str, str] = {SCORE_NAME: "FP32", DECISION_NAME: "BOOL"}
 HEADER_LENGTH = b"inference-header-content-length"
-_KEYS = ("id", "parameters", "inputs", "outputs")
+_KEYS = ("id", "model_name", "parameters", "inputs", "outputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,13 @@ class InferResponse:
     header_length: int | None
 
 
-def read(body: bytes, header_length: str | None, inputs: Sequence[Feature], headers: Headers) -> InferRequest:
+def read(body: bytes, header_length: str | None, model: str, inputs: Sequence[Feature], headers: Headers) -> InferRequest:
     """Read an inference request.
 
     Args:
         body: JSON, after which binary tensors may follow.
         header_length: the header ``Inference-Header-Content-Length``, how many bytes are JSON if others follow.
+        model: whose it is. KServe's client names it in the body too, beside the protocol.
         inputs: the signature's.
         headers: what was said beside the body. ``parameters`` may hold ``unit``, and in replay mode ``event_time``, for all rows.
 
@@ -58,6 +59,8 @@ def read(body: bytes, header_length: str | None, inputs: Sequence[Feature], head
         BadRequest: for whatever is wrong with it.
     """
     document, raw = _document(body, header_length)
+    if (named := document.get("model_name", model)) != model:
+        raise BadRequest("model_name", describe(named), f"{model!r}, which the path names", "correct or remove it")
     given = _inputs(document, raw)
     matrix, values = _columns(given, inputs) if INPUT_NAME not in given or INPUT_NAME in tensors.place_of(inputs) else _one(given, inputs)
     parameters = _mapping(document.get("parameters") or {}, "parameters")

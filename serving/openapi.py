@@ -43,7 +43,7 @@ def document(signature: Signature, release: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": model, "version": release, "description": about},
         "paths": paths,
-        "components": {"schemas": _schemas(signature.inputs)},
+        "components": {"schemas": _schemas(signature.model, signature.inputs)},
     }
 
 
@@ -112,7 +112,7 @@ def _infer(signature: Signature) -> dict[str, Any]:
     }
 
 
-def _schemas(inputs: Sequence[Feature]) -> dict[str, Any]:
+def _schemas(model: str, inputs: Sequence[Feature]) -> dict[str, Any]:
     number = {"type": ["number", "null"], "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
     kinds = {feature.name: {"type": ["string", "null"]} if feature.categories else number for feature in inputs}
     given = _object(kinds, required=[feature.name for feature in inputs])
@@ -145,6 +145,7 @@ def _schemas(inputs: Sequence[Feature]) -> dict[str, Any]:
         "InferRequest": _object(
             {
                 "id": {"type": "string", "maxLength": MAX_ID_LENGTH},
+                "model_name": {"const": model},
                 "parameters": {"type": "object"},
                 "inputs": {"type": "array", "items": tensor, "minItems": 1},
                 "outputs": {"type": "array", "items": output},

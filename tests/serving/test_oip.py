@@ -119,6 +119,15 @@ def test_a_wrong_request_is_an_error_that_names_the_tensor(world, client, name, 
     assert world.counted("invalid") == 1
 
 
+def test_the_models_name_may_stand_in_the_body_too_as_kserves_client_sends_it(world, client):
+    body = {"model_name": "tiny", "inputs": [{"name": "features", "shape": [1, 3], "datatype": "FP32", "data": [0.5, 1.0, 1.0]}]}
+    assert world.client.post("/v2/models/tiny/infer", json=body).status_code == 200
+    for wrong in ("huge", 7, None):
+        answer = world.client.post("/v2/models/tiny/infer", json=body | {"model_name": wrong})
+        assert answer.status_code == 400
+        assert "expected 'tiny', which the path names" in answer.json()["error"]
+
+
 def test_another_model_or_release_is_not_here(client):
     for model, version in (("huge", ""), ("tiny", "v2")):
         with pytest.raises(InferenceServerException, match="is not known") as caught:
@@ -181,7 +190,7 @@ def one(**changed: object) -> dict[str, object]:
 )
 def test_a_wrong_body_is_told_what_is_wrong_with_it(body, length, field):
     with pytest.raises(BadRequest) as caught:
-        oip.read(body, length, INPUTS, read_headers(None, "r", False))
+        oip.read(body, length, "tiny", INPUTS, read_headers(None, "r", False))
     assert caught.value.field == field
 
 
@@ -210,7 +219,7 @@ documents = st.fixed_dictionaries(
 def test_no_request_breaks_the_reader(document, raw, says_length):
     text = json.dumps(document).encode("utf-8", "surrogatepass")
     try:
-        request = oip.read(text + raw, str(len(text)) if says_length else None, INPUTS, read_headers(None, "r", False))
+        request = oip.read(text + raw, str(len(text)) if says_length else None, "tiny", INPUTS, read_headers(None, "r", False))
     except BadRequest as error:
         json.loads(oip.error(error))
         return
