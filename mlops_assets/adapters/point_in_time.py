@@ -74,16 +74,18 @@ def join_query(events: str, columns: Sequence[str], asked_at: str, views: Sequen
         span: of the events' times, if they have any.
     """
     answers = [f"events.{quoted(name)}" for name in columns]
-    joins = []
+    tables, joins = [f"events AS ({_placed(events, asked_at)})"], []
     for number, view in enumerate(views):
         found = f"view_{number}"
         answers += [f"{_standing(found, view, place)} AS {quoted(value.name)}" for place, value in enumerate(view.values)]
         equal = [f"events.{quoted(key.asked)} = {found}.key_{place}" for place, key in enumerate(view.keys)]
         conditions = " AND ".join([*equal, f"events.{quoted(_ASKED)} >= {found}.visible_from"])
-        joins.append(f"ASOF LEFT JOIN ({_changes(view, span)}) AS {found} ON {conditions}")
+        # Not inside the join: there a name that the files do not have would be looked for in the tables to the left.
+        tables.append(f"{found} AS NOT MATERIALIZED ({_changes(view, span)})")
+        joins.append(f"ASOF LEFT JOIN {found} ON {conditions}")
     return "\n".join(
         [
-            f"WITH events AS ({_placed(events, asked_at)})",
+            f"WITH {', '.join(tables)}",
             f"SELECT {', '.join(answers)} FROM events",
             *joins,
             f"ORDER BY events.{quoted(_PLACE)}",

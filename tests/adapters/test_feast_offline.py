@@ -177,6 +177,8 @@ def test_what_cannot_be_answered_says_how_to_mend_it(make: Make, tmp_path: Path)
             found(store, entity_df)
     with pytest.raises(BadData, match="expected the events to look features up for"):
         store.get_historical_features(features=["sales_of:sales"], start_date=at("05T00"), end_date=at("06T00"))
+    with pytest.raises(BadData, match="DuckDB could not join.*lost"):
+        found(make(path, created_timestamp_column="lost"), asking.assign(lost=at("05T09")))  # the events' column is not the view's
     path.unlink()
     with pytest.raises(BadData, match="no Parquet file at"):
         found(store, asking)
