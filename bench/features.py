@@ -30,6 +30,9 @@ OFFLINE = {"type": "mlops_assets.adapters.feast_offline.AsKnownOfflineStore"}
 VIEWS = {"card": 2.5, "shop": 1.5, "town": 1.0}
 """The views by their entity, with their rows for each event."""
 
+ROWS_OF_ONE = {"card": 30, "shop": 90, "town": 720}
+"""Rows of one entity: a value every three days, every day, every three hours. Feast's own join takes longer the more there are."""
+
 FIELDS = 3
 START, DAYS, TTL = np.datetime64("2026-01-01", "us"), 90, timedelta(days=7)
 CHUNK = 500_000
@@ -43,7 +46,8 @@ def names(entity: str) -> list[str]:
 def write_all(folder: Path, events: int) -> None:
     """Events and views, in the order in which they happened; each entity has the same number of rows at any size."""
     folder.mkdir()
-    shared = {entity: pa.array([f"{entity}-{number}" for number in range(max(events // 20, 1))]) for entity in VIEWS}
+    counts = {entity: max(int(events * rows / ROWS_OF_ONE[entity]), 1) for entity, rows in VIEWS.items()}
+    shared = {entity: pa.array([f"{entity}-{number}" for number in range(count)]) for entity, count in counts.items()}
     _write(folder / "events.parquet", events, 1, lambda draw, slot, first: _events(draw, slot, shared, first))
     for number, (entity, rows) in enumerate(VIEWS.items()):
         write = lambda draw, slot, _, entity=entity: _values(draw, slot, entity, shared[entity])  # noqa: E731
@@ -152,7 +156,7 @@ def through_feast(folder: Path, offline: dict[str, Any], entity_df: Any, saved: 
     started = Stopwatch()
     job = store.get_historical_features(entity_df=entity_df, features=wanted, filter_by_created_timestamp=True)
     if saved:
-        job.persist(SavedDatasetFileStorage(str(saved)))
+        job.persist(SavedDatasetFileStorage(str(saved)), allow_overwrite=True)
         return Answer(started.lap())
     found = job.to_arrow()
     return Answer(started.lap(), digest(found))

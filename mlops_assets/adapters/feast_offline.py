@@ -101,8 +101,9 @@ class AsKnownRetrievalJob(RetrievalJob):
             columns = {row[0]: str(row[1]) for row in described}
             asked_at = _asked_at(columns)
             _check_columns(columns, views)
-            first, last = connection.execute(span_query(self._events, asked_at)).fetchall()[0]
-        span = Span(first, last) if first else None
+            first, last, count = connection.execute(span_query(self._events, asked_at)).fetchall()[0]
+        # A query may select others the next time: a sample, or what is newest.
+        span = Span(first, last, count) if frame and first else None
         self._query = join_query(self._events, list(columns), asked_at, views, span)
         keys = [name for name in columns if name != asked_at]
         self._metadata = RetrievalMetadata(feature_refs, keys, first, last)
