@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving bench-serving-overload clean
+.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving bench-serving-overload bench-features clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -55,6 +55,9 @@ bench-gate: install  ## how often a gate is wrong: false promotions, coverage of
 
 bench-drift: install  ## drift of Parquet files beside Evidently and DuckDB, and false alarms by policy
 	$(BIN)/python -m bench.drift
+
+bench-features: install  ## the point-in-time join through Feast beside bare DuckDB and Feast's own store: time, growth, memory
+	$(BIN)/python -m bench.features
 
 bench-serving: install  ## a release beside bare ASGI, BentoML's @api, MLflow, MLServer and KServe: requests/s, latency, memory
 	bash deploy/bench_tools.sh

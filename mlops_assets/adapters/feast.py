@@ -1,4 +1,4 @@
-"""Feature values by Feast: its DuckDB store for what was known as of a time, its SQLite store for what is known now.
+"""Feature values by Feast: an offline store of ours for what was known as of a time, its SQLite store for what is known now.
 
 The rows of the views live in the object store, one Parquet file a day and view. Feast reads a copy of them on this
 machine, since DuckDB needs an extension for S3 that cannot be had everywhere; ``feast_mirror.Mirror`` brings it up to date before
@@ -19,12 +19,12 @@ import pandas as pd
 
 from mlops_assets.adapters import feature_rows
 from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror, replace_rows, schema_digest
-from mlops_assets.core.errors import BadData, Unavailable
+from mlops_assets.core.errors import BadData, SpecError, Unavailable
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, View
 from mlops_assets.core.model_spec import Features
 from mlops_assets.ports import ObjectStore
 
-_PLACE = "mlops_place"
+_OFFLINE = "mlops_assets.adapters.feast_offline.AsKnownOfflineStore"
 
 
 class FeastFeatureStore:
@@ -66,12 +66,8 @@ class FeastFeatureStore:
             found = store.get_historical_features(
                 entity_df=_entity_frame(projection, entities),
                 features=[f"{view.name}:{field.name}" for view in projection for field in view.fields],
-                filter_by_created_timestamp=True,
             ).to_df()
-        # Feast's file store once dropped rows without a word: never take its row count on trust.
-        if len(found) != len(entities):
-            raise BadData(f"Feast returned {len(found)} rows for {len(entities)} entities of {features.service!r}: look for its known bugs")
-        return feature_rows.assemble(features, entities, found.sort_values(_PLACE)[_fields(projection)])
+        return feature_rows.assemble(features, entities, found[_fields(projection)])
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
@@ -138,7 +134,12 @@ def _open(repo: Path, home: Path, registry: Path) -> Any:
 
     document = yaml.safe_load((repo / "feature_store.yaml").read_text())
     document["registry"] = {"registry_type": "file", "path": str(registry / "registry.db"), "cache_ttl_seconds": 0}
-    (home / "online").mkdir(parents=True, exist_ok=True)
+    if (offline := document["offline_store"])["type"] != _OFFLINE:
+        # Others lose the order of the rows, or rows, and show what was written later.
+        raise SpecError(f"feature_store.yaml: got offline_store type {offline['type']!r}, expected {_OFFLINE}: write that")
+    for folder in ("online", "spill"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    document["offline_store"] = {**offline, "temp_directory": str(home / "spill")}
     document["online_store"] = {**document["online_store"], "path": str(home / "online" / "store.db")}
     return FeatureStore(config=RepoConfig(repo_path=str(repo.resolve()), **document))
 
@@ -169,10 +170,9 @@ def _feast_objects(definitions: FeatureDefinitions, mirror: Mirror) -> list[Any]
 
 
 def _entity_frame(projection: tuple[View, ...], entities: pd.DataFrame) -> pd.DataFrame:
-    """What Feast looks up by, and each row's place, since its answer comes in another order."""
-    columns = {name: entities[name].array.astype("string") for name in {view.entity for view in projection}}
-    times = feature_rows.utc_micro(entities[EVENT_TIMESTAMP]).array
-    return pd.DataFrame({**columns, EVENT_TIMESTAMP: times, _PLACE: range(len(entities))})
+    """What Feast looks up by."""
+    columns = {name: entities[name].array.astype("string") for name in dict.fromkeys(view.entity for view in projection)}
+    return pd.DataFrame({**columns, EVENT_TIMESTAMP: feature_rows.utc_micro(entities[EVENT_TIMESTAMP]).array})
 
 
 def _fields(projection: tuple[View, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -42,9 +43,7 @@ class Mirror:
             replace_rows(folder / name, view, self._fetch(view, wanted[name].key))
         if held == wanted.keys() and self.path(view).exists():
             return
-        days = [pd.read_parquet(folder / name) for name in sorted(wanted)]
-        joined = pd.concat([rows for rows in days if len(rows)] or [feature_rows.empty(view)], ignore_index=True)
-        replace_rows(self.path(view), view, joined)
+        _join_days(self.path(view), view, [folder / name for name in sorted(wanted)])
         for name in held - wanted.keys():
             (folder / name).unlink(missing_ok=True)
 
@@ -93,11 +92,31 @@ def _day_file(info: ObjectInfo) -> str:
 
 def replace_rows(path: Path, view: View, rows: pd.DataFrame) -> None:
     """Write rows of a view at once, with the types spelled out: of a column of nulls alone Parquet would not know its type."""
+    with _replaced(path) as scratch:
+        rows.to_parquet(scratch, index=False, schema=_schema(view))
+
+
+def _join_days(path: Path, view: View, days: list[Path]) -> None:
+    """All days in one file, one at a time through memory. Each is a row group, so that those not asked for are not read."""
+    import pyarrow.parquet as pq
+
+    with _replaced(path) as scratch, pq.ParquetWriter(scratch, _schema(view)) as writer:
+        for day in days:
+            writer.write_table(pq.read_table(day))
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file to write to that takes the other's place when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}")
+    yield scratch
+    os.replace(scratch, path)
+
+
+def _schema(view: View) -> Any:
     import pyarrow as pa
 
     types = {name: pa.timestamp("us", tz="UTC") for name in feature_rows.TIMESTAMPS} | {view.entity: pa.string()}
     types |= {field.name: pa.float64() if field.type == "float" else pa.string() for field in view.fields}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}")
-    rows.to_parquet(scratch, index=False, schema=pa.schema([(name, types[name]) for name in view.columns]))
-    os.replace(scratch, path)
+    return pa.schema([(name, types[name]) for name in view.columns])

@@ -151,6 +151,13 @@ def test_of_two_values_for_one_time_the_one_written_later_counts(store: FeatureS
     assert store.as_of(SHOPS, asked(("a", "05T09:15"), ("a", "05T10:00")))["sales"].tolist() == [1.0, 3.0]
 
 
+def test_of_two_forecasts_for_one_time_the_one_written_later_counts_wherever_it_stands(store: FeatureStore) -> None:
+    rows = sales(("a", "05T09:00", "05T08:30", 2, None), ("a", "05T09:00", "05T08:00", 1, None))
+    for order in (rows, rows[::-1]):
+        store.write("shop_sales", date(2013, 1, 5), order)
+        assert store.as_of(SHOPS, asked(("a", "05T08:45"), ("a", "05T09:00")))["sales"].fillna(-1).tolist() == [-1, 2]
+
+
 def test_no_row_is_dropped_whose_only_value_is_later_or_whose_entity_is_unknown(store: FeatureStore) -> None:
     store.write("shop_sales", date(2013, 1, 5), sales(("a", "05T12:00", "05T12:00", 1, "good")))
     entities = asked(("a", "05T10:00"), (None, "05T13:00"), ("nowhere", "05T13:00"), ("a", "05T13:00"), ("a", "05T13:00"))

@@ -1,0 +1,230 @@
+"""Feast's offline store, as known at the time: named in ``feature_store.yaml``, it stands in place of Feast's DuckDB store.
+
+Only the point-in-time join is ours (:mod:`mlops_assets.adapters.point_in_time`); whatever else Feast asks an offline store for is left
+to its DuckDB store. It runs inside a memory limit and writes to a temporary folder what does not fit.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast.data_format import ParquetFormat
+from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
+from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+from feast.infra.offline_stores.file_source import FileSource
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.repo_config import RepoConfig
+from feast.saved_dataset import SavedDatasetStorage
+
+from mlops_assets.adapters.point_in_time import Key, Rows, Span, Value, columns_query, join_query, quoted, span_query, text
+from mlops_assets.core.errors import BadData, Unavailable
+
+_EVENTS = quoted("mlops events")
+
+
+class AsKnownOfflineStoreConfig(DuckDBOfflineStoreConfig):
+    """What ``offline_store`` in ``feature_store.yaml`` may say.
+
+    Args:
+        memory_limit: what DuckDB may hold, as it writes sizes.
+        temp_directory: where it puts what does not fit; by default where the system has its temporary files.
+        threads: of a join; by default one a core.
+    """
+
+    type: str = "mlops_assets.adapters.feast_offline.AsKnownOfflineStore"
+    memory_limit: str = "1GB"
+    temp_directory: str | None = None
+    threads: int | None = None
+
+
+class AsKnownOfflineStore(DuckDBOfflineStore):
+    """An offline store that answers with what was known at the time of each event, every event once, in the caller's order."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = True,  # noqa: ARG004
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """See Feast's ``OfflineStore``. ``entity_df`` may be a query of DuckDB's, e.g. ``SELECT * FROM 'events.parquet'``.
+
+        ``filter_by_created_timestamp`` is always on: Feast's default, off, shows events what was written after them.
+
+        Raises:
+            BadData: if there are no events, if none of their columns is a time, or if a view's rows are not in Parquet files here.
+        """
+        if entity_df is None:
+            raise BadData(f"got start {start_date} and end {end_date} but no entity_df: expected the events to look features up for")
+        views = [_rows(config, view, feature_refs, full_feature_names) for view in feature_views]
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        return AsKnownRetrievalJob(config, entity_df, views, feature_refs, on_demand, full_feature_names)
+
+
+class AsKnownRetrievalJob(RetrievalJob):
+    """A join that is still to be run: to a table in memory, or by ``persist`` to a Parquet file without ever being there as a whole."""
+
+    def __init__(
+        self,
+        config: RepoConfig,
+        entity_df: pd.DataFrame | str,
+        views: Sequence[Rows],
+        feature_refs: list[str],
+        on_demand: list[OnDemandFeatureView],
+        full_feature_names: bool,
+    ) -> None:
+        self._config = config
+        self._on_demand = on_demand
+        self._full_feature_names = full_feature_names
+        frame = isinstance(entity_df, pd.DataFrame)
+        self._table = pa.Table.from_pandas(entity_df, preserve_index=False) if frame else None
+        self._events = _EVENTS if frame else f"({entity_df})"
+        with self._connection() as connection:
+            described = connection.execute(columns_query(self._events)).fetchall()
+            columns = {row[0]: str(row[1]) for row in described}
+            asked_at = _asked_at(columns)
+            _check_columns(columns, views)
+            first, last, count = connection.execute(span_query(self._events, asked_at)).fetchall()[0]
+        # A query may select others the next time: a sample, or what is newest.
+        span = Span(first, last, count) if frame and first else None
+        self._query = join_query(self._events, list(columns), asked_at, views, span)
+        keys = [name for name in columns if name != asked_at]
+        self._metadata = RetrievalMetadata(feature_refs, keys, first, last)
+
+    @property
+    def full_feature_names(self) -> bool:
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        return self._on_demand
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        return self._metadata
+
+    def to_sql(self) -> str:
+        return self._query
+
+    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
+        """Write the answer to a Parquet file. Only what on-demand views add to it needs it in memory.
+
+        Raises:
+            SavedDatasetLocationAlreadyExists: if the file is there already, unless it may be overwritten.
+        """
+        source = storage.to_data_source()
+        path = Path(_path(self._config, source))
+        if path.exists() and not allow_overwrite:
+            raise SavedDatasetLocationAlreadyExists(location=str(path))
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            if self._on_demand:
+                pq.write_table(self.to_arrow(), scratch)
+            else:
+                with self._connection() as connection:
+                    connection.execute(f"COPY ({self._query}) TO {text(str(scratch))} (FORMAT parquet)").fetchall()
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        with self._connection() as connection:
+            return connection.sql(self._query).to_arrow_table()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
+        return frame
+
+    @contextmanager
+    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        settings = self._config.offline_store
+        with tempfile.TemporaryDirectory(prefix="mlops-join-", dir=settings.temp_directory) as folder, _duckdb_errors(settings):
+            options = {"memory_limit": settings.memory_limit, "temp_directory": folder}
+            options |= {"threads": str(settings.threads)} if settings.threads else {}
+            with duckdb.connect(config=options) as connection:
+                connection.execute("SET TimeZone = 'UTC'")  # times without a zone are UTC, as Feast takes them
+                if self._table is not None:
+                    connection.register("mlops events", self._table)
+                yield connection
+
+
+def _rows(config: RepoConfig, view: FeatureView, feature_refs: Sequence[str], full_names: bool) -> Rows:
+    """What a feature view says, in the names that its file has."""
+    source: Any = view.batch_source
+    files = _files(_path(config, source), view.name)
+    own = {new: old for old, new in source.field_mapping.items()}
+    projection: Any = view.projection
+    prefix = f"{projection.name_alias or view.name}__" if full_names else ""
+    wanted = [name for owner, _, name in (ref.partition(":") for ref in feature_refs) if owner == projection.name_to_use()]
+    names = [column.name for column in view.entity_columns if column.name != DUMMY_ENTITY_ID]
+    created = source.created_timestamp_column
+    return Rows(
+        files=files,
+        keys=tuple(Key(own.get(name, name), projection.join_key_map.get(name, name)) for name in names),
+        values=tuple(Value(own.get(name, name), f"{prefix}{name}") for name in wanted),
+        valid_from=own.get(source.timestamp_field, source.timestamp_field),
+        known_from=own.get(created, created) if created else None,
+        ttl=view.ttl or None,
+    )
+
+
+def _path(config: RepoConfig, source: Any) -> str:
+    if not isinstance(source, FileSource) or not isinstance(source.file_format or ParquetFormat(), ParquetFormat):
+        name = f"{type(source).__name__} {getattr(source, 'name', '')!r}"
+        raise BadData(f"got {name} as the source of features, expected a FileSource of Parquet: land the rows as Parquet")
+    return str(FileSource.get_uri_for_file_path(config.repo_path, source.path))
+
+
+def _files(path: str, view: str) -> tuple[str, ...]:
+    """A file, or those of a folder in the order of their names."""
+    place = Path(path)
+    files = tuple(str(file) for file in sorted(place.rglob("*.parquet"))) if place.is_dir() else (path,)
+    if not files or not all(Path(file).exists() for file in files):
+        raise BadData(f"feature view {view!r}: no Parquet file at {path}: land its rows there, or correct the path of its source")
+    return files
+
+
+def _asked_at(columns: dict[str, str]) -> str:
+    """The column of the events' times: ``event_timestamp``, or the only one that holds times."""
+    times = [name for name, kind in columns.items() if kind.startswith("TIMESTAMP")]
+    if "event_timestamp" in columns or len(times) == 1:
+        return "event_timestamp" if "event_timestamp" in columns else times[0]
+    raise BadData(f"events have columns {', '.join(columns)}, expected one with their times: name it event_timestamp")
+
+
+def _check_columns(columns: dict[str, str], views: Sequence[Rows]) -> None:
+    missing = sorted({key.asked for view in views for key in view.keys} - columns.keys())
+    if missing:
+        raise BadData(f"events have columns {', '.join(columns)}, but features are looked up by {', '.join(missing)} too: add it")
+    names = [*columns, *(value.name for view in views for value in view.values)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadData(f"the answer would have {', '.join(twice)} twice: rename or drop it from the events, or ask for full feature names")
+
+
+@contextmanager
+def _duckdb_errors(settings: Any) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        mend = f"raise memory_limit ({settings.memory_limit}) in feature_store.yaml, or make room in its temp_directory"
+        raise Unavailable(f"DuckDB could not join the features: {error}; {mend}, and try again") from error
+    except duckdb.Error as error:
+        raise BadData(f"DuckDB could not join the features: {error}; mend the events or the rows of the view") from error
