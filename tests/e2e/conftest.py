@@ -15,9 +15,9 @@ from mlops_assets.stack import Stack
 from tests.servers import free_base_port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[demo.Story]:
-    """The demo's stack, on its own folder and ports, before anything has happened."""
+    """The demo's stack, on its own folder and ports, before anything has happened. It ends with its tests: others need the machine."""
     home = tmp_path_factory.mktemp("e2e")
     settings = Settings(Path(home), free_base_port())
     before = dict(os.environ)
