@@ -175,7 +175,7 @@ def _value(feature: Feature, value: Any, path: str) -> Value:
     if feature.categories:
         if isinstance(value, str):
             return value
-    elif isinstance(value, int | float) and -FLOAT32_MAX <= value <= FLOAT32_MAX:
+    elif isinstance(value, int | float) and not isinstance(value, bool) and -FLOAT32_MAX <= value <= FLOAT32_MAX:
         return float(value)
     expected = "a string or null" if feature.categories else "a number that float32 can hold, or null"
     mend = "send null if it is not known" if value is _MISSING else "send its value as this type"

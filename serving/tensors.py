@@ -116,7 +116,8 @@ def require_codes(inputs: Sequence[Feature], matrix: np.ndarray) -> None:
 
 def _listed_numbers(tensor: Mapping[str, Any], count: int, field: str) -> np.ndarray:
     found = _listed(tensor, count, field)
-    wrong = next((value for value in found if value is not None and not isinstance(value, int | float)), None)
+    # by their type itself: to Python a bool is an int
+    wrong = next((value for value in found if value is not None and type(value) not in (int, float)), None)
     if wrong is not None:
         raise BadRequest(f"{field}.data", describe(wrong), "numbers or null", "send its values as this type")
     try:

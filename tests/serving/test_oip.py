@@ -128,6 +128,14 @@ def test_the_models_name_may_stand_in_the_body_too_as_kserves_client_sends_it(wo
         assert "expected 'tiny', which the path names" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("data", [[True, 1.0, 1.0], [[1.0, False, 1.0]], ["1", 1, 1]])
+def test_what_is_no_number_is_none_in_json_either(world, client, data):
+    body = {"inputs": [{"name": "features", "shape": [1, 3], "datatype": "FP32", "data": data}]}
+    answer = world.client.post("/v2/models/tiny/infer", json=body)
+    assert answer.status_code == 400
+    assert "expected numbers or null" in answer.json()["error"]
+
+
 def test_another_model_or_release_is_not_here(client):
     for model, version in (("huge", ""), ("tiny", "v2")):
         with pytest.raises(InferenceServerException, match="is not known") as caught:

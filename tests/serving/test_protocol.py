@@ -72,6 +72,7 @@ def test_an_unknown_category_is_answered_since_the_model_has_a_place_for_it():
         ({"inputs": {"distance": 1, "carrier": "UA"}}, "inputs.hour"),
         ({"inputs": {**GOOD, "hour": "7"}}, "inputs.hour"),
         ({"inputs": {**GOOD, "hour": 1e39}}, "inputs.hour"),
+        ({"inputs": {**GOOD, "hour": False}}, "inputs.hour"),
         (b'{"inputs": {"hour": -%s, "distance": 1, "carrier": null}}' % (b"9" * 4000), "inputs.hour"),
         ({"inputs": {**GOOD, "carrier": 3}}, "inputs.carrier"),
         ({"inputs": {**GOOD, "weather": 3}}, "inputs.weather"),
