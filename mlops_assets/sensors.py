@@ -119,6 +119,21 @@ def in_flight(instance: dg.DagsterInstance) -> frozenset[tuple[str, str]]:
 
 
 def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
+    """Ingest what is new, and have the online store follow when that is done and nothing else of the model is under way."""
+    _ingest(tick, spec)
+    due = tick.state.get("online")
+    if due is None or tick.requests or any(model == spec.name for model, _ in tick.busy):
+        return
+    intent = f"{spec.name}/online/{due}"
+    past = _runs_of(tick.instance, intent)
+    if past and past[0].dagster_run.is_success:
+        tick.state = {name: value for name, value in tick.state.items() if name != "online"}
+        return
+    request = _request(tick, spec, intent, ("online_features",), "online", {}, None, None)
+    tick.requests += [request] if request else []
+
+
+def _ingest(tick: Tick, spec: ModelSpec) -> None:
     """Ask for one run a contiguous range of days with changed files. Newest times are remembered, not every file."""
     asked = _ask_again(tick, spec) if (spec.name, "ingest") not in tick.busy else tick.state.get("asked", [])
     found = tick.platform.objects.list(landing.prefix(spec.name))
@@ -132,7 +147,8 @@ def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
     days = {date.fromisoformat(part) for info in fresh if (part := _day_part(info.key)) and _in_range(spec, part)}
     pending = set(tick.state.get("pending", [])) | {day.isoformat() for day in days}
     edge = [_identity(info.key, info.etag) for info in found if info.modified >= newest - _EDGE]
-    tick.state = {"since": newest.isoformat(), "edge": edge, "pending": sorted(pending), "asked": asked}
+    kept = {"online": tick.state["online"]} if "online" in tick.state else {}
+    tick.state = {"since": newest.isoformat(), "edge": edge, "pending": sorted(pending), "asked": asked, **kept}
     if pending and (spec.name, "ingest") not in tick.busy and not tick.requests:
         ranges = partition_ranges([date.fromisoformat(day) for day in pending])
         tick.state["asked"] = asked + [[start.isoformat(), end.isoformat(), newest.isoformat()] for start, end in ranges]
@@ -143,17 +159,19 @@ def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
 def _ask_again(tick: Tick, spec: ModelSpec) -> list[list[str]]:
     """Ask for the runs that have not succeeded yet, ever more seldom and without end: nothing that landed is forgotten.
 
-    Returns what is still to succeed; each is the first and the last of its days, and the time of the newest file when it was asked for.
+    What has succeeded is due for the online store. Returns what is still to succeed; each is the first and the last of its days, and the
+    time of the newest file when it was asked for.
     """
     open_ = []
     for start, end, newest in tick.state.get("asked", []):
         intent = f"{spec.name}/ingest/{start}/{end}/{newest}"
         past = _runs_of(tick.instance, intent)
         if past and past[0].dagster_run.is_success:
+            tick.state["online"] = newest
             continue
         open_.append([start, end, newest])
         days = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
-        request = _request(tick, spec, intent, (*spec.data.datasets, "features", "online_features"), "ingest", {}, None, None, days)
+        request = _request(tick, spec, intent, (*spec.data.datasets, "features"), "ingest", {}, None, None, days)
         tick.requests += [request] if request else []
     return open_
 

@@ -218,6 +218,8 @@ def test_an_ingest_whose_run_died_is_made_again_and_a_day_is_not_forgotten(shop:
     assert [run.success for run in world.runs] == [False, True]
     assert len(world.materializations(NAME, "events")) == 3
     world.clock.advance(HOUR)
+    assert world.tick("new_data") == 1
+    assert len(world.materializations(NAME, "online_features")) == 1
     assert world.tick("new_data") == 0
 
 
@@ -236,4 +238,5 @@ def test_an_ingest_that_keeps_failing_is_not_forgotten(shop: Gifts, monkeypatch:
     world.clock.advance(2 * HOUR)
     world.tick("new_data")
     assert world.runs[-1].success
+    assert world.tick("new_data") == 1  # the online store follows
     assert world.tick("new_data") == 0
