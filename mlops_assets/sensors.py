@@ -119,12 +119,16 @@ def in_flight(instance: dg.DagsterInstance) -> frozenset[tuple[str, str]]:
 
 
 def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
-    """Ingest what is new, and have the online store follow when that is done and nothing else of the model is under way."""
+    """Ingest what is new, and have the online store follow when that is done and nothing else of the model is under way.
+
+    It waits for a while, since a training that the same data gives reason to goes first: both would wait for the same feature store.
+    """
     _ingest(tick, spec)
-    due = tick.state.get("online")
-    if due is None or tick.requests or any(model == spec.name for model, _ in tick.busy):
+    newest, due = tick.state.get("online", (None, None))
+    is_busy = tick.requests or any(model == spec.name for model, _ in tick.busy)
+    if newest is None or is_busy or tick.platform.clock() < datetime.fromisoformat(due):
         return
-    intent = f"{spec.name}/online/{due}"
+    intent = f"{spec.name}/online/{newest}"
     past = _runs_of(tick.instance, intent)
     if past and past[0].dagster_run.is_success:
         tick.state = {name: value for name, value in tick.state.items() if name != "online"}
@@ -167,7 +171,7 @@ def _ask_again(tick: Tick, spec: ModelSpec) -> list[list[str]]:
         intent = f"{spec.name}/ingest/{start}/{end}/{newest}"
         past = _runs_of(tick.instance, intent)
         if past and past[0].dagster_run.is_success:
-            tick.state["online"] = newest
+            tick.state["online"] = [newest, (tick.platform.clock() + LONGEST_WAIT).isoformat()]
             continue
         open_.append([start, end, newest])
         days = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}

@@ -233,6 +233,8 @@ def test_the_online_store_follows_what_lands(shop: Gifts) -> None:
     world, _ = shop.world()
     for days in (DAYS - 2, DAYS):
         shop.land(world, days)
+        world.clock.advance(HOUR)
+        world.settle()
         newest = world.materializations(NAME, "online_features")[-1].metadata
         assert newest["as_of"].value == data_time(world.platform, shop.spec).timestamp()
         assert newest["entities_written"].value > 0
