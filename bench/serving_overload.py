@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -90,10 +90,8 @@ def watch(server: Running, load: subprocess.Popen[bytes], every: float) -> list[
         memory = server.process.memory_full_info()
         held = Sample(time.monotonic() - began, memory.pss / 1e6, memory.rss / 1e6, server.process.num_fds(), server.process.num_threads())
         samples.append(held)
-        try:
+        with suppress(subprocess.TimeoutExpired):  # that it goes on is what is expected
             load.wait(every)
-        except subprocess.TimeoutExpired:
-            continue
     return samples
 
 

@@ -80,8 +80,7 @@ def test_the_looks_at_which_a_release_was_held_are_kept_too(lived: World) -> Non
     assert {(one.now.move, one.same) for one in held} == {(Move.HOLD, True)}
     times = [one.evidence.decided_at for one in life if isinstance(one, Replayed)]
     assert times == sorted(times)
-    assert "0 of 4 requests" not in printed(lived, "v2")
-    assert "held" in printed(lived, "v2")
+    assert printed(lived, "v2").count(": held") == len(held)
 
 
 def test_a_held_look_that_was_changed_is_refused_by_name(lived: World) -> None:

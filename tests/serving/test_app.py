@@ -104,6 +104,7 @@ def test_a_model_of_another_digest_is_never_served(world):
 def test_a_file_of_another_model_is_never_served(world):
     client = world.serve(stored=world.model, name="huge")
     eventually(lambda: "it is of the model 'tiny'" in client.get("/ready").json()["reason"])
+    assert client.get("/ready").status_code == client.post("/predict", json=ASKED).status_code == 503
 
 
 def test_a_restart_does_not_need_the_object_store(world):
