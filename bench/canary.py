@@ -18,7 +18,7 @@ from scipy.stats import beta as beta_distribution
 from bench.canary_peers import PEERS, Peer, Series
 from bench.canary_rules import BAKE, DEADLINE, LIMITS, STEPS, Ours
 from bench.canary_traffic import SCENARIOS, Scenario, Simulated
-from bench.fleet import describe_machine
+from bench.figures import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "canary.json"
 CONFIDENCE = 0.99

@@ -11,14 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from bench.figures import Figure, Lap, Stopwatch, describe_machine, peak_mb, report
 from mlops_assets.core.model_spec import Feature
 
 RESULT = Path(__file__).parent / "results" / "drift.json"
@@ -27,26 +26,6 @@ EVIDENTLY_ROWS = 100_000
 CELLS_A_SECOND, TIMES_EVIDENTLY, PEAK_MB = 50.0, 50.0, 300.0
 NAMES = [f"x{number}" for number in range(COLUMNS)]
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "DO_NOT_TRACK": "true"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured value beside the least or the most that it may be; without a limit it is told and not judged."""
-
-    name: str
-    value: float
-    unit: str
-    limit: float | None = None
-    least: bool = False
-    note: str = ""
-
-    @property
-    def ratio(self) -> float | None:
-        return self.value / self.limit if self.limit else None
-
-    @property
-    def is_broken(self) -> bool:
-        return self.limit is not None and (self.value < self.limit if self.least else self.value > self.limit)
 
 
 def rows_of(count: int, seed: int, moved: float) -> np.ndarray:
@@ -71,22 +50,6 @@ def write(path: Path, rows: int, seed: int, moved: float) -> None:
             part = rows_of(min(GROUP, rows - start), seed + start, moved)
             # a missing share is a null in the file, as other writers have it
             writer.write_table(pa.table([pa.array(part[:, n], from_pandas=True) for n in range(COLUMNS)], schema=schema))
-
-
-@dataclass(frozen=True)
-class Lap:
-    """``seconds`` of the processor, which are what one core of an idle machine takes, and ``wall`` seconds."""
-
-    seconds: float
-    wall: float
-
-
-class Stopwatch:
-    def __init__(self) -> None:
-        self._cpu, self._wall = time.process_time(), time.perf_counter()
-
-    def lap(self) -> Lap:
-        return Lap(time.process_time() - self._cpu, time.perf_counter() - self._wall)
 
 
 def ours(folder: Path, rows: str) -> Lap:
@@ -147,12 +110,6 @@ def evidently(_: Path, rows: str) -> Lap:
 TASKS = {"ours": ours, "duckdb": duckdb_count, "kll": kll, "evidently": evidently}
 
 
-def peak_mb() -> float:
-    """The most memory that this process has held. ``ru_maxrss`` would count what its parent held when it was forked."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-
-
 @dataclass(frozen=True)
 class Measured:
     seconds: float
@@ -211,17 +168,6 @@ def measure_alarms(runs: int) -> list[Figure]:
     return figures
 
 
-def table(figures: Sequence[Figure]) -> str:
-    lines = [f"{'figure':<40}{'value':>16}{'limit':>12}{'ratio':>8}"]
-    for figure in figures:
-        sign = ">=" if figure.least else "<="
-        limit = f"{sign} {figure.limit:g}" if figure.limit is not None else ""
-        ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else ""
-        value = f"{figure.value:.1f} {figure.unit}" if figure.unit else f"{figure.value:.4f}"
-        lines.append(f"{figure.name:<40}{value:>16}{limit:>12}{ratio:>8}  {'BROKEN  ' if figure.is_broken else ''}{figure.note}")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="1000000,10000000")
@@ -233,22 +179,9 @@ def main() -> None:
         lap = TASKS[given.task](given.folder, given.rows)
         print(json.dumps(asdict(lap) | {"peak_mb": peak_mb()}))
         return
-    from bench.fleet import describe_machine  # imports Dagster, which a measured process does not need
-
     before = describe_machine()
     figures = [*measure_speed([int(rows) for rows in given.rows.split(",")]), *measure_alarms(given.runs)]
-    result = {
-        "runs": given.runs,
-        "measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "machine": before | {"load_average_after": [round(value, 1) for value in os.getloadavg()]},
-        "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(", ".join(f"{name} {value}" for name, value in before.items()))
-    print(table(figures))
-    if any(figure.is_broken for figure in figures):
-        raise SystemExit(1)
+    report(RESULT, {"runs": given.runs}, before, figures)
 
 
 if __name__ == "__main__":

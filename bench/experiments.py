@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import beta
 
-from bench.fleet import describe_machine
+from bench.figures import describe_machine
 from mlops_assets.core.experiment_bayes import Beta, compare_shares
 from mlops_assets.core.experiment_groups import boundaries
 from mlops_assets.core.experiment_power import Criteria, size_for_proportions

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.drift import Figure, Lap, Stopwatch, peak_mb, table
+from bench.figures import Figure, Lap, Stopwatch, describe_machine, peak_mb, report
 
 RESULT = Path(__file__).parent / "results" / "features.json"
 TIMES_BARE, TIMES_FEAST, GROWTH, PEAK_MB = 1.3, 6.0, 1.3, 2000.0
@@ -263,23 +263,10 @@ def main() -> None:
         answer = TASKS[given.task](given.folder)
         print(json.dumps(asdict(answer.lap) | {"rows": answer.rows, "peak_mb": peak_mb()}))
         return
-    from bench.fleet import describe_machine  # imports Dagster, which a measured process does not need
-
     before = describe_machine()
     with tempfile.TemporaryDirectory() as work:
         figures = measure(given.rows, given.rounds, Path(work))
-    result = {
-        "rows": given.rows,
-        "measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "machine": before | {"load_average_after": [round(value, 1) for value in os.getloadavg()]},
-        "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(", ".join(f"{name} {value}" for name, value in before.items()))
-    print(table(figures))
-    if any(figure.is_broken for figure in figures):
-        raise SystemExit(1)
+    report(RESULT, {"rows": given.rows}, before, figures)
 
 
 if __name__ == "__main__":

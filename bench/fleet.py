@@ -7,7 +7,6 @@ if one is over. Limits hold for wall time; CPU time is beside it because on a bu
 import argparse
 import json
 import os
-import platform as machine
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-import psutil
 
 from bench import canaries
+from bench.figures import describe_machine
 from mlops_assets.adapters.memory import (
     MemoryDeployments,
     MemoryGateway,
@@ -127,24 +126,6 @@ def measure_ticks(models: int) -> list[Figure]:
     fleet.now += timedelta(days=2)
     later = [measure_tick(fleet, name, "all decided") for name in fleet.sensors]
     return [*first, *later]
-
-
-def describe_machine() -> dict[str, object]:
-    return {
-        "system": f"{machine.system()} {machine.release()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "python": machine.python_version(),
-        "dagster": dg.__version__,
-        "load_average": [round(value, 1) for value in os.getloadavg()],
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), machine.machine())
 
 
 def table(figures: Sequence[Figure]) -> str:

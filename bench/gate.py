@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from bench.fleet import describe_machine
+from bench.figures import describe_machine
 from mlops_assets.core.bootstrap import bootstrap
 from mlops_assets.core.comparison import Comparison, delong, estimated_auc, paired
 from mlops_assets.core.floors import holm

@@ -22,7 +22,7 @@ from statistics import median
 import numpy as np
 import onnxruntime as ort
 
-from bench.fleet import describe_machine
+from bench.figures import describe_machine
 from bench.serving_clients import agreement
 from bench.serving_load import CLIENT_CORE, HOST, Point, Running, free_base_port, free_port, running, write_script
 from bench.serving_peers import BIN, PARTS, PEERS, Server, bare, ours

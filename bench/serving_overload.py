@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.fleet import describe_machine
+from bench.figures import describe_machine
 from bench.serving import WIDTH, Figure, figures_table, make_model, start_store
 from bench.serving_load import CLIENT_CORE, Running, running
 from bench.serving_peers import ours
