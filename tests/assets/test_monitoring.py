@@ -15,7 +15,8 @@ from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.verdict import Outcome
 from mlops_assets.drift_file import compare, show
-from mlops_assets.sensors import Tick, has_drifted
+from mlops_assets.sensors.tick import Tick
+from mlops_assets.sensors.training import has_drifted
 from tests.assets.gifts import NAME, Gifts
 from tests.world import World
 

@@ -1,0 +1,81 @@
+"""The night shift: five sensors, each for all models at once.
+
+``new_data`` ingests what landed, ``retrain`` trains on new data or drift, ``release`` takes a release through its stages,
+``drift`` has reports made, and ``reconcile`` repairs whatever is not as the policies say. Each is a loop over models around one small
+function; a model that raises is logged and does not stop the others.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.core.errors import MlopsError
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.ports import Platform
+from mlops_assets.sensors.new_data import look_for_new_data
+from mlops_assets.sensors.production import look_at_drift, look_at_world
+from mlops_assets.sensors.release import look_at_release
+from mlops_assets.sensors.tick import MODEL_TAG, STAGE_TAG, Tick
+from mlops_assets.sensors.training import look_for_training
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+Look = Callable[[Tick, ModelSpec], None]
+
+
+def build_sensors(specs: Sequence[ModelSpec], interval_seconds: int = 30) -> list[dg.SensorDefinition]:
+    """The five sensors over these models."""
+    looks: dict[str, tuple[Look, str]] = {
+        "new_data": (look_for_new_data, "Ingests the days whose files are new, late or rewritten."),
+        "retrain": (look_for_training, "Trains the first release, and again on new data or drift."),
+        "release": (look_at_release, "Evaluates and stages a new release, then takes it step by step through its canary."),
+        "drift": (look_at_drift, "Has a drift report made while there is traffic."),
+        "reconcile": (look_at_world, "Repairs what is not as the policies say, and records what happened outside of runs."),
+    }
+    return [_shared_sensor(name, look, text, specs, interval_seconds) for name, (look, text) in looks.items()]
+
+
+def _shared_sensor(name: str, look: Look, description: str, specs: Sequence[ModelSpec], interval_seconds: int) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=name,
+        description=description,
+        asset_selection=dg.AssetSelection.all(),
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def shared(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+        return look_at_all(context, platform, specs, look)
+
+    return shared
+
+
+def look_at_all(context: dg.SensorEvaluationContext, platform: Platform, specs: Sequence[ModelSpec], look: Look) -> dg.SensorResult:
+    """Look at each model; what one model's trouble is stays with it."""
+    states: dict[str, dict[str, Any]] = json.loads(context.cursor) if context.cursor else {}
+    busy = in_flight(context.instance)
+    requests, events = [], []
+    for spec in specs:
+        tick = Tick(context.instance, platform, busy, states.get(spec.name, {}))
+        try:
+            look(tick, spec)
+        except MlopsError as error:
+            context.log.error(f"{spec.name}: {error}")
+        requests += tick.requests
+        events += tick.events
+        if tick.state:
+            states[spec.name] = tick.state
+    return dg.SensorResult(run_requests=requests, asset_events=events, cursor=json.dumps(states))
+
+
+def in_flight(instance: dg.DagsterInstance) -> frozenset[tuple[str, str]]:
+    """Model and stage of every run of ours that has not ended."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    return frozenset((run.tags[MODEL_TAG], run.tags.get(STAGE_TAG, "")) for run in runs if MODEL_TAG in run.tags)

@@ -1,0 +1,62 @@
+"""Watch what serves: drift reports while there is traffic, and the repair of what is not as the policies say."""
+
+from datetime import datetime
+
+import dagster as dg
+
+from mlops_assets.assets import keys
+from mlops_assets.core import policy as policies
+from mlops_assets.core.errors import MlopsError
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.reconcile import reconcile
+from mlops_assets.records import write_missing
+from mlops_assets.sensors.tick import MODEL_TAG, STAGE_TAG, Tick, without_figures
+
+
+def look_at_drift(tick: Tick, spec: ModelSpec) -> None:
+    """Ask for a drift report when the champion answered requests since the last one, and that is old enough."""
+    policy = tick.platform.policies.read(spec.name)
+    if policy.champion is None or (spec.name, "drift") in tick.busy:
+        return
+    now = tick.platform.clock()
+    if now < datetime.fromisoformat(tick.state.get("due", now.isoformat())):
+        return
+    answered = {
+        s.gateway: [s.epoch, s.traffic[policy.champion].requests]
+        for s in tick.platform.gateway.sample(spec.name)
+        if policy.champion in s.traffic
+    }
+    if not any(requests for _, requests in answered.values()) or answered == tick.state.get("answered"):
+        return
+    tick.state = {"due": (now + spec.drift.every / tick.platform.pace).isoformat(), "answered": answered}
+    tick.requests.append(dg.RunRequest(asset_selection=[keys.key(spec, "drift_report")], tags={MODEL_TAG: spec.name, STAGE_TAG: "drift"}))
+
+
+def look_at_world(tick: Tick, spec: ModelSpec) -> None:
+    """Reconcile, and record what no run recorded. Left alone while a run of the model's releases is at it.
+
+    What keeps the world from being as the policy says fails ``serves_champion``, and passes it when it is over.
+    """
+    if (spec.name, "release") in tick.busy:
+        return
+    recorded, shown, trouble = (tick.state.get(name) for name in ("recorded", "shown", "trouble"))
+    try:
+        policy = tick.platform.policies.read(spec.name)
+        if policy.generation == 0:
+            return
+        recorded = write_missing(tick.instance, spec, policy, recorded or 0)
+        shown = reconcile(tick.platform, spec.name, spec.serving, shown or 0).generation
+    except MlopsError as error:
+        tick.state = {"recorded": recorded, "shown": shown, "trouble": without_figures(str(error))}
+        if tick.state["trouble"] != trouble:
+            tick.events.append(_serves_champion(spec, False, str(error)))
+        raise
+    tick.state = {"recorded": recorded, "shown": shown}
+    if trouble:
+        tick.events.append(_serves_champion(spec, True, policies.describe(policy)))
+
+
+def _serves_champion(spec: ModelSpec, passed: bool, description: str) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=keys.key(spec, "production"), check_name="serves_champion", passed=passed, metadata={}, description=description
+    )

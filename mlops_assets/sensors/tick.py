@@ -1,0 +1,76 @@
+"""One look at one model, and the runs that it asks for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.assets import keys
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.ports import Platform
+
+MODEL_TAG, STAGE_TAG, INTENT_TAG = "mlops/model", "mlops/stage", "mlops/intent"
+TRIES = 3
+"""How often a run for the same intent is started before a person has to look."""
+
+RETRY_SECONDS = 10.0
+"""The wait before a second try; it doubles with each further one ..."""
+
+LONGEST_RETRY_SECONDS = 3600.0
+"""... up to this."""
+
+
+@dataclass
+class Tick:
+    """What one look at one model may use, and what it asks for."""
+
+    instance: dg.DagsterInstance
+    platform: Platform
+    busy: frozenset[tuple[str, str]]
+    state: dict[str, Any]
+    requests: list[dg.RunRequest] = field(default_factory=list)
+    events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = field(default_factory=list)
+
+
+def ask_for_run(
+    tick: Tick,
+    spec: ModelSpec,
+    intent: str,
+    nouns: Sequence[str],
+    stage: str,
+    config: dict[str, Any],
+    partition: str | None,
+    tries: int | None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Ask for a run for an intent, unless that was tried often enough, or not long enough ago.
+
+    The try is in the run key, which counts for ever.
+    """
+    past = runs_of(tick.instance, intent)
+    if tries is not None and len(past) >= tries:
+        return
+    if past and tick.platform.clock() < past[0].create_timestamp + timedelta(
+        seconds=min(RETRY_SECONDS * 2 ** (len(past) - 1), LONGEST_RETRY_SECONDS)
+    ):
+        return
+    run = dg.RunRequest(
+        run_key=f"{intent}/{len(past)}",
+        run_config=config,
+        partition_key=partition,
+        asset_selection=[keys.key(spec, noun) for noun in nouns],
+        tags={MODEL_TAG: spec.name, STAGE_TAG: stage, INTENT_TAG: intent, **(tags or {})},
+    )
+    tick.requests.append(run)
+
+
+def runs_of(instance: dg.DagsterInstance, intent: str) -> Sequence[dg.RunRecord]:
+    """The runs that were started for an intent, newest first."""
+    return instance.get_run_records(dg.RunsFilter(tags={INTENT_TAG: intent}))
+
+
+def without_figures(text: str) -> str:
+    """A text by which the same trouble is known again, however much of it there is."""
+    return " ".join("#" if any(c.isdigit() for c in word) else word for word in text.split())
