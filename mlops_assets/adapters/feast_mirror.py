@@ -110,8 +110,11 @@ def _replaced(path: Path) -> Iterator[Path]:
     """A file to write to that takes the other's place when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{os.getpid()}")
-    yield scratch
-    os.replace(scratch, path)
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _schema(view: View) -> Any:

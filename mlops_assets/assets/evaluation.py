@@ -38,7 +38,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HoldoutAnswer:
     """What a holdout answered, and the looks at it before and after."""
 
     result: GateResult
@@ -54,7 +54,7 @@ def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | 
     scored, footprint = measure(platform, spec, info, champion)
     question = Question(release, champion, policy, spec.gates.metric, spec.gates.border(policy)) if champion else None
     if question is None:
-        answer = Answer(gates.evaluate(spec.gates, policy, scored, limit, footprint=footprint))
+        answer = HoldoutAnswer(gates.evaluate(spec.gates, policy, scored, limit, footprint=footprint))
     else:
         answer = look(platform, spec, holdout, question, scored, footprint)
     scores, verdicts = holdout_scores.write(platform.objects, spec.name, scored), answer.result.verdicts
@@ -73,7 +73,7 @@ def measure(platform: Platform, spec: ModelSpec, info: ReleaseInfo, champion: st
     matrix, file = matrix_of(spec, rows), platform.objects.get(info.uri)
     model = OnnxModel.load(file)
     beside = OnnxModel.load(platform.objects.get(model_key(spec.name, champion))).score(matrix) if champion else None
-    slices = {f"{part.column}={part.value}": (rows[part.column].astype(str) == part.value).to_numpy() for part in spec.gates.slices}
+    slices = {part.name: (rows[part.column].astype(str) == part.value).to_numpy() for part in spec.gates.slices}
     label = rows[spec.label.column].to_numpy(dtype=int)
     scored = Scored(label, model.score(matrix), beside, slices, blocks_of(spec, rows), spec.label.decision_threshold)
     latencies = tuple(one_row_latencies(model, matrix).tolist()) if spec.gates.max_latency_ms is not None else None
@@ -98,20 +98,20 @@ def one_row_latencies(model: OnnxModel, matrix: np.ndarray) -> np.ndarray:
     return np.array(found[WARM_UP:])
 
 
-def look(platform: Platform, spec: ModelSpec, holdout: str, question: Question, scored: Scored, footprint: Footprint) -> Answer:
+def look(platform: Platform, spec: ModelSpec, holdout: str, question: Question, scored: Scored, footprint: Footprint) -> HoldoutAnswer:
     """Ask the holdout, and enter it in its ledger: once, however often it is repeated."""
     while True:
         looks = looks_at(platform, spec.name, holdout)
         turn = ledger.turn(looks, question, spec.gates)
         result = gates.evaluate(spec.gates, question.policy, scored, spec.holdout.min_positives, turn, footprint)
         if turn.earlier is not None or result.against_champion is None:
-            return Answer(result, looks, looks)
+            return HoldoutAnswer(result, looks, looks)
         taken = Look(turn.number, question, turn.alpha, result.against_champion.outcome)
         try:
             platform.objects.create(look_key(spec.name, holdout, turn.number), json.dumps(taken.to_dict(), sort_keys=True).encode())
         except AlreadyExists:  # another challenger took this look at the same time: ours is the next, and dearer
             continue
-        return Answer(result, looks, (*looks, taken))
+        return HoldoutAnswer(result, looks, (*looks, taken))
 
 
 def looks_at(platform: Platform, model: str, holdout: str) -> tuple[Look, ...]:

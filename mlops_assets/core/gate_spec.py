@@ -24,7 +24,12 @@ class Slice:
     floor: float
 
     def __post_init__(self) -> None:
-        _require(0 <= self.floor < 1, f"gates.slices: {self.column}={self.value} has floor {self.floor}, expected an AUC of 0 to 1")
+        _require(0 <= self.floor < 1, f"gates.slices: {self.name} has floor {self.floor}, expected an AUC of 0 to 1")
+
+    @property
+    def name(self) -> str:
+        """What the slice is called in verdicts and where its rows are kept."""
+        return f"{self.column}={self.value}"
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def evaluate(
 
 def _require_complete(gates: Gates, scored: Scored, footprint: Footprint | None) -> None:
     if len(scored.slices) != len(gates.slices):
-        wanted = ", ".join(f"{part.column}={part.value}" for part in gates.slices) or "none"
+        wanted = ", ".join(part.name for part in gates.slices) or "none"
         raise ValueError(f"slices: got {', '.join(scored.slices) or 'none'}, expected one for each of {wanted}")
     if (gates.blocks == "none") != (scored.blocks is None):
         raise ValueError(f"blocks: got {'none' if scored.blocks is None else 'some'}, expected the {gates.blocks} of each row")

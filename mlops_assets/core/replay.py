@@ -76,15 +76,15 @@ def judge_again(evidence: GateEvidence, scored: Scored, gates: Gates | None = No
         SpecError: if ``gates`` asks for slices or blocks that were not kept, or for a latency that was not measured.
     """
     gates, policy = gates or evidence.gates, policy or evidence.policy
-    kept = {f"{part.column}={part.value}" for part in evidence.gates.slices}
-    missing = [f"{part.column}={part.value}" for part in gates.slices if f"{part.column}={part.value}" not in kept]
+    kept = {part.name for part in evidence.gates.slices}
+    missing = [part.name for part in gates.slices if part.name not in kept]
     if missing:
         raise SpecError(f"gates.slices: got {', '.join(missing)}, expected only slices that were kept: {', '.join(kept) or 'none'}")
     if gates.blocks not in ("none", evidence.gates.blocks):
         raise SpecError(f"gates.blocks: got {gates.blocks!r}, expected 'none' or {evidence.gates.blocks!r}, which were kept")
     if gates.max_latency_ms is not None and evidence.footprint.latencies_ms is None:
         raise SpecError("gates.max_latency_ms: no latency was measured then; leave it out")
-    slices = {(name := f"{part.column}={part.value}"): scored.slices[name] for part in gates.slices}
+    slices = {part.name: scored.slices[part.name] for part in gates.slices}
     asked = replace(scored, slices=slices, blocks=scored.blocks if gates.blocks != "none" else None)
     turn = None
     if evidence.question is not None:
