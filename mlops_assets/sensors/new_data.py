@@ -15,7 +15,7 @@ QUIET = timedelta(seconds=3)
 LONGEST_WAIT = timedelta(seconds=60)
 """... but not for ever, where something always lands."""
 
-TRAINING_FIRST = timedelta(seconds=60)
+TRAINING_FIRST = timedelta(minutes=5)
 """How long the online store lets a training go first that the same data gives reason to: both would wait for the same feature store."""
 
 

@@ -76,7 +76,7 @@ def test_a_bento_is_built_without_an_environment_and_serves_the_release_that_one
     )
     assert built.returncode == 0, built.stderr
     tag = built.stdout.strip().removeprefix("__tag__:")
-    # from another folder, so that only what the Bento holds is found
+    # the packages of the Bento come before those of this folder: what it lacks is missed
     release = served("packed", "v1", model.digest, PYTHONPATH="", **told)
     release.start(bentoml, "serve", tag, "-p", "{port}", "--working-dir", str(tmp_path)).wait_ready()
     assert release.predict(ASKED, x_request_id="r").status == 200
