@@ -69,12 +69,19 @@ class SupervisedDeployments:
         name = _name(model, release)
         for _ in range(_STOPS):
             self._supervisor.call("stopProcessGroup", name, harmless=[Fault.BAD_NAME, Fault.NOT_RUNNING])
+            self._wait_while_stopping(name)
             with self._locked():
                 # While it drained, somebody with an older policy in hand may have started it again.
                 if self._supervisor.remove(name):
                     self._file(model, release).unlink(missing_ok=True)
                     return
         raise Unavailable(f"{release} of {model} is started again whenever it is stopped: see who does so, then 'mlops status'")
+
+    def _wait_while_stopping(self, name: str) -> None:
+        """Wait for a release that somebody else is stopping: supervisord answers at once then, and not when it has ended."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (info := self._supervisor.process(name)) and info["statename"] == "STOPPING" and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
     def running(self, model: str) -> Sequence[Deployment]:
         """What runs of this model, or is meant to, ready or not. Needs no supervisord."""

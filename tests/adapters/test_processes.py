@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -88,6 +89,20 @@ def test_starting_what_runs_changes_nothing(deployments):
     deployments.start("twice", "v1", "sha", Serving(threads=4))
     assert environment(deployments.wait_ready("twice", "v1", 10).endpoint)["pid"] == first
     deployments.stop("twice", "v1")
+
+
+def test_a_release_that_ends_slowly_may_be_stopped_by_two_at_once(supervisor, tmp_path):
+    script = tmp_path / "slow.py"
+    slow_end = "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1.5), sys.exit(0)))\n"
+    script.write_text(SERVER.replace('print("serving"', slow_end + 'print("serving"'))
+    deployments = [SupervisedDeployments(supervisor, [sys.executable, str(script), "{port}"]) for _ in range(2)]
+    deployments[0].start("slow", "v1", "sha", None)
+    pid = int(environment(deployments[0].wait_ready("slow", "v1", 10).endpoint)["pid"])
+    with ThreadPoolExecutor(2) as pool:
+        stopped = [pool.submit(each.stop, "slow", "v1") for each in deployments]
+        assert [each.result() for each in stopped] == [None, None]
+    assert not alive(pid)
+    assert deployments[0].running("slow") == []
 
 
 def test_a_stopped_release_is_gone_and_stopping_it_again_is_harmless(deployments):
