@@ -84,7 +84,7 @@ def make_model() -> bytes:
     labels = features[:, 0] + features[:, 1] * features[:, 2] + chance.normal(size=len(features)) > 0
     fitted = LGBMClassifier(n_estimators=TREES, num_leaves=31, n_jobs=1, verbose=-1).fit(features, labels)
     inputs = tuple(Feature(f"f{place:02}") for place in range(WIDTH))
-    return export(fitted, Signature("bench", inputs, "unit", 0.5, "bench_v1", "f" * 8, "t" * 8))
+    return export(fitted, Signature("bench", inputs, "unit", 0.5, "t" * 8))
 
 
 def start_store(home: Path, stack: ExitStack) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlops_assets.core.evidence import GatewaySample
+from mlops_assets.core.feature_views import FeatureVersion
 from mlops_assets.core.model_spec import Features
 from mlops_assets.core.policy import Policy
 from mlops_assets.core.routing import Route
@@ -156,8 +157,8 @@ class FeatureStore(Protocol):
         """The values that the online store holds for these entities now, in their order."""
         ...
 
-    def service_hash(self, features: Features) -> str:
-        """A hash of the definitions behind the feature service: it changes when a definition does."""
+    def version(self, features: Features) -> FeatureVersion:
+        """The definitions behind the feature service: its hash changes when one of them does."""
         ...
 
 

@@ -11,6 +11,15 @@ _BASE_PORTS = range(1024, 55_000)
 """SeaweedFS takes ports 10,000 above its own."""
 
 
+def sqlite_url(file: Path) -> str:
+    """The address of an online store in a file.
+
+    >>> sqlite_url(Path("/var/my store.db"))
+    'sqlite:///var/my%20store.db'
+    """
+    return file.absolute().as_uri().replace("file", "sqlite", 1)
+
+
 @dataclass(frozen=True)
 class Settings:
     """The local stack's folder and ports.
@@ -81,6 +90,11 @@ class Settings:
     @property
     def s3_url(self) -> str:
         return os.environ.get("MLOPS_S3_URL", f"http://{HOST}:{self.s3_port}")
+
+    @property
+    def online_url(self) -> str:
+        """Where the online features are: ``redis://host:port/db`` if ``MLOPS_ONLINE_URL`` says so, else a SQLite file below ``home``."""
+        return os.environ.get("MLOPS_ONLINE_URL") or sqlite_url(self.home / "feast" / "online" / "store.db")
 
     @property
     def mlflow_url(self) -> str:

@@ -242,9 +242,9 @@ def test_the_sample_is_enough_for_a_model_that_passes_its_own_gate(spec: ModelSp
     assert timedelta(days=DAYS) >= spec.holdout.window + spec.label.horizon + spec.retrain.first_after
     assert not train[list(spec.features.names)].isna().all().any()
     estimator = training.fit(spec, train, spec.training.hyperparameters)
-    feature_hash = platform.features.service_hash(spec.features)
+    feature_hash = platform.features.version(spec.features).hash
     document = TrainingSet("d", "t", "h", as_of, len(train), len(holdout), feature_hash, "manual", "improve")
-    exported = onnx_export.export(estimator, training.signature(spec, document))
+    exported = onnx_export.export(estimator, training.signature(platform, spec, document))
     assert training.check_parity(spec, estimator, exported, holdout).outcome is Outcome.PASS
     label, scores = holdout["returned"].to_numpy(dtype=int), onnx_export.score(exported, training.matrix_of(spec, holdout))
     assert auc(label, scores) > spec.gates.floor + 0.05
@@ -261,7 +261,7 @@ def test_the_same_rows_and_seed_give_the_same_model_with_values_missing(spec: Mo
     trainer = data.load(spec.training.trainer)
     once, again = (trainer(features, label, seed=3, **spec.training.hyperparameters) for _ in range(2))
     np.testing.assert_array_equal(once.predict_proba(features), again.predict_proba(features))
-    signature = Signature(spec.name, spec.features.inputs, spec.features.unit, 0.5, spec.features.service, "h", "t")
+    signature = Signature(spec.name, spec.features.inputs, spec.features.unit, 0.5, "t")
     exported = onnx_export.score(onnx_export.export(once, signature), values)
     np.testing.assert_allclose(exported, once.predict_proba(features)[:, 1], atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Feature values by Feast: an offline store of ours for what was known as of a time, its SQLite store for what is known now.
+"""Feature values by Feast: an offline store of ours for what was known as of a time, its SQLite or Redis store for what is known now.
 
 The rows of the views live in the object store, one Parquet file a day and view. Feast reads a copy of them on this
 machine, since DuckDB needs an extension for S3 that cannot be had everywhere; ``feast_mirror.Mirror`` brings it up to date before
@@ -18,11 +18,15 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.adapters import feature_rows
-from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror, replace_rows, schema_digest
+from mlops_assets.adapters.feast_import import import_feast
+from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror
+from mlops_assets.adapters.feast_online import OnlineStore, read_version, write_version
+from mlops_assets.adapters.online_layout import PROJECT
 from mlops_assets.core.errors import BadData, SpecError, Unavailable
-from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, View
+from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureVersion, View
 from mlops_assets.core.model_spec import Features
 from mlops_assets.ports import ObjectStore
+from mlops_assets.settings import sqlite_url
 
 _OFFLINE = "mlops_assets.adapters.feast_offline.AsKnownOfflineStore"
 
@@ -35,15 +39,18 @@ class FeastFeatureStore:
 
     Args:
         repo: the folder with ``feature_store.yaml``; its paths are replaced by those below ``home``.
-        home: a folder for the copy of the views and for the online store. It can be rebuilt from ``objects``.
+        home: a folder for the copy of the views and, unless there is an ``online_url``, for the online store. It can be rebuilt.
         objects: holds the rows, under ``tables/features/<view>/<YYYY-MM-DD>.parquet``.
+        online_url: where the online store is, ``redis://host:port/db`` or ``sqlite:///path``.
     """
 
-    def __init__(self, repo: Path, home: Path, objects: ObjectStore) -> None:
+    def __init__(self, repo: Path, home: Path, objects: ObjectStore, online_url: str | None = None) -> None:
         self._repo = repo
         self._home = home.resolve()
         self._objects = objects
         self._mirror = Mirror(self._home, objects)
+        folder = self._home / "online"
+        self._online = OnlineStore(online_url or sqlite_url(folder / "store.db"), folder)
         self._lock = HomeLock(self._home / "lock")
         self._guard = threading.RLock()
         self._registry = TemporaryDirectory(prefix="mlops-feast-")
@@ -71,9 +78,13 @@ class FeastFeatureStore:
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
-        views = [definitions.view(part.name) for part in definitions.projection(features.service)]
+        version = definitions.version(features.service)
         with self._ready(features.transform, definitions) as store, self._lock.exclusive():
-            return sum(self._write_online(store, view, until) for view in views)
+            if read_version(self._objects, features.service) != version:  # said before there are values that are otherwise
+                write_version(self._objects, version, None)
+            written = sum(self._write_online(store, definitions.view(part.name), until) for part in version.views)
+        write_version(self._objects, version, until)
+        return written
 
     def online(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
         definitions = feature_rows.load_definitions(features.transform)
@@ -88,22 +99,20 @@ class FeastFeatureStore:
         values = pd.DataFrame({field.name: _typed(answer[field.name], field.type) for view in projection for field in view.fields})
         return feature_rows.assemble(features, entities, values)
 
-    def service_hash(self, features: Features) -> str:
-        return feature_rows.load_definitions(features.transform).service_hash(features.service)
+    def version(self, features: Features) -> FeatureVersion:
+        return feature_rows.load_definitions(features.transform).version(features.service)
 
     def _write_online(self, store: Any, view: View, until: datetime) -> int:
         """Write what changed since the last time. Feast's own materialization neither expires values nor heeds late ones."""
         from feast.infra.provider import get_provider
 
-        held = self._home / "online" / f"{view.name}-{schema_digest(view)}.parquet"
-        before = pd.read_parquet(held) if held.exists() else feature_rows.empty(view)
         now = feature_rows.latest(view, self._mirror.read(view), until)
-        rows = feature_rows.changed(view, before, now)
+        rows = feature_rows.changed(view, self._online.written(view), now)
         if len(rows):
             # Not store.write_to_online_store: it drops a frame whose values are all null, and the old ones would stay.
             with _feast_errors("write online features"):
                 get_provider(store.config).ingest_df(store.get_feature_view(view.name), rows)
-        replace_rows(held, view, now)
+        self._online.remember(view, now)
         return len(rows)
 
     @contextmanager
@@ -121,14 +130,14 @@ class FeastFeatureStore:
 
     def _apply(self, transform: str, definitions: FeatureDefinitions) -> None:
         if self._feast is None:
-            self._feast = _open(self._repo, self._home, Path(self._registry.name))
+            self._feast = _open(self._repo, self._home, Path(self._registry.name), self._online.configuration())
         if self._applied.get(transform) != definitions:
             self._feast.apply(_feast_objects(definitions, self._mirror))
             self._applied[transform] = definitions
 
 
-def _open(repo: Path, home: Path, registry: Path) -> Any:
-    """A Feast store as ``feature_store.yaml`` says, with its files below ``home`` and a registry of its own."""
+def _open(repo: Path, home: Path, registry: Path, online: dict[str, Any]) -> Any:
+    """A Feast store as ``feature_store.yaml`` says, with its files below ``home``, a registry of its own, and this online store."""
     import yaml
     from feast import FeatureStore, RepoConfig
 
@@ -137,10 +146,9 @@ def _open(repo: Path, home: Path, registry: Path) -> Any:
     if (offline := document["offline_store"])["type"] != _OFFLINE:
         # Others lose the order of the rows, or rows, and show what was written later.
         raise SpecError(f"feature_store.yaml: got offline_store type {offline['type']!r}, expected {_OFFLINE}: write that")
-    for folder in ("online", "spill"):
-        (home / folder).mkdir(parents=True, exist_ok=True)
-    document["offline_store"] = {**offline, "temp_directory": str(home / "spill")}
-    document["online_store"] = {**document["online_store"], "path": str(home / "online" / "store.db")}
+    spill = home / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    document |= {"project": PROJECT, "offline_store": {**offline, "temp_directory": str(spill)}, "online_store": online}
     return FeatureStore(config=RepoConfig(repo_path=str(repo.resolve()), **document))
 
 
@@ -192,10 +200,14 @@ def _feast_errors(doing: str) -> Iterator[None]:
     """Feast's errors as ours: a store that is locked or broken is :class:`Unavailable`, what Feast will not take is bad data."""
     import sqlite3
 
+    import_feast()
     from feast.errors import FeastError
+    from redis import RedisError
 
     try:
         yield
+    except RedisError as error:
+        raise Unavailable(f"Feast could not {doing}: Redis says {error}; see that it runs, and try again") from error
     except sqlite3.OperationalError as error:
         raise Unavailable(f"Feast could not {doing}: its online store says {error}; try again, or delete its folder") from error
     except FeastError as error:

@@ -1,6 +1,7 @@
 """What both feature stores do alike: find a model's definitions, check rows, and put answers together."""
 
 from datetime import date, datetime
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -9,10 +10,11 @@ from typing import TypeVar
 import pandas as pd
 
 from mlops_assets.core.errors import BadData, NotFound, SpecError
-from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureService, View
+from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureService, View, code_hash
 from mlops_assets.core.model_spec import Features
 
 T = TypeVar("T")
+_code_hash = cache(code_hash)
 TIMESTAMPS = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
 
 
@@ -30,7 +32,7 @@ def load_definitions(transform: str) -> FeatureDefinitions:
         raise NotFound(f"features.transform: module {name!r} cannot be imported ({error}): correct the path or install it") from error
     views, services = _declared(module, "VIEWS", View), _declared(module, "SERVICES", FeatureService)
     source = Path(module.__file__).read_text() if module.__file__ else ""
-    return FeatureDefinitions(views, services, source)
+    return FeatureDefinitions(views, services, _code_hash(source))
 
 
 def _declared(module: ModuleType, name: str, kind: type[T]) -> tuple[T, ...]:

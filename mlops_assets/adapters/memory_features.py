@@ -5,7 +5,7 @@ from datetime import date, datetime
 import pandas as pd
 
 from mlops_assets.adapters import feature_rows
-from mlops_assets.core.feature_views import EVENT_TIMESTAMP, View
+from mlops_assets.core.feature_views import EVENT_TIMESTAMP, FeatureVersion, View
 from mlops_assets.core.model_spec import Features
 
 
@@ -45,8 +45,8 @@ class MemoryFeatureStore:
             values.append(found.reset_index(drop=True))
         return feature_rows.assemble(features, entities, pd.concat(values, axis=1))
 
-    def service_hash(self, features: Features) -> str:
-        return feature_rows.load_definitions(features.transform).service_hash(features.service)
+    def version(self, features: Features) -> FeatureVersion:
+        return feature_rows.load_definitions(features.transform).version(features.service)
 
     def _rows(self, view: View) -> pd.DataFrame:
         days = self._days.get(view.name, {})

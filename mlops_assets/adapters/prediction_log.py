@@ -231,6 +231,8 @@ def _concatenate(tables: Sequence[pa.Table], columns: Sequence[str] | None) -> p
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
+    if table.schema.equals(schema):
+        return table
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type) for field in schema
     ]

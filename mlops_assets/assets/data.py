@@ -111,7 +111,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             as_of=as_of,
             rows=len(training),
             holdout_rows=len(holdout),
-            feature_hash=platform.features.service_hash(spec.features),
+            feature_hash=platform.features.version(spec.features).hash,
             trigger=config.trigger,
             gate=config.gate or spec.gates.default,  # type: ignore[arg-type]
         )

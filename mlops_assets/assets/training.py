@@ -83,7 +83,7 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         started = time.monotonic()
         estimator = fit(spec, training, hyperparameters)
         seconds = time.monotonic() - started
-        exported = onnx_export.export(estimator, signature(spec, training_set))
+        exported = onnx_export.export(estimator, signature(platform, spec, training_set))
         digest = hashlib.sha256(exported).hexdigest()
         platform.objects.put(export_key(spec.name, digest), exported)
         verdict = check_parity(spec, estimator, exported, holdout)
@@ -164,15 +164,26 @@ def fit(spec: ModelSpec, training: pd.DataFrame, hyperparameters: Mapping[str, A
     return estimator
 
 
-def signature(spec: ModelSpec, training_set: TrainingSet) -> Signature:
+def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) -> Signature:
+    """What the model expects.
+
+    Raises:
+        TrainingFailed: if the definitions of the features are not those of the training set any more.
+    """
+    version = platform.features.version(spec.features)
+    if version.hash != training_set.feature_hash:
+        raise TrainingFailed(
+            f"the definitions behind {version.service} changed since {spec.slug}/training_set was made (its hash is "
+            f"{training_set.feature_hash[:12]}, theirs is {version.hash[:12]}): materialize features and training_set again"
+        )
     return Signature(
         model=spec.name,
         inputs=spec.features.inputs,
         unit=spec.features.unit,
         decision_threshold=spec.label.decision_threshold,
-        feature_service=spec.features.service,
-        feature_hash=training_set.feature_hash,
         training_set=training_set.digest,
+        features=version,
+        online=spec.features.online,
     )
 
 

@@ -3,12 +3,13 @@
 A model's feature module (that of ``features.transform``) declares ``VIEWS`` and ``SERVICES`` in these classes.
 """
 
+import ast
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from mlops_assets.core.errors import NotFound, SpecError
 
@@ -66,8 +67,92 @@ class FeatureService:
 
 
 @dataclass(frozen=True)
+class FeatureVersion:
+    """What a feature service is made of: it goes with training sets, models and the online store, so that they can be compared.
+
+    Args:
+        service: its name.
+        views: its projection.
+        transform: a sha256 of the code that computes the views, in hexadecimal.
+    """
+
+    service: str
+    views: tuple[View, ...]
+    transform: str
+
+    @property
+    def hash(self) -> str:
+        """A sha256 over all of it, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.to_document(), sort_keys=True).encode()).hexdigest()
+
+    def to_document(self) -> dict[str, Any]:
+        views = [{**asdict(view), "ttl": view.ttl.total_seconds()} for view in self.views]
+        return {"service": self.service, "views": views, "transform": self.transform}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "FeatureVersion":
+        views = tuple(
+            View(view["name"], view["entity"], tuple(Field(**field) for field in view["fields"]), timedelta(seconds=view["ttl"]))
+            for view in document["views"]
+        )
+        return cls(document["service"], views, document["transform"])
+
+    def differences(self, other: "FeatureVersion") -> tuple[str, ...]:
+        """What is otherwise in ``other``, field by field; nothing if the two are the same.
+
+        >>> told = FeatureVersion("v1", (View("weather", "origin", (Field("wind"),), timedelta(hours=3)),), "a")
+        >>> told.differences(FeatureVersion("v1", (View("weather", "origin", (Field("rain"),), timedelta(hours=2)),), "a"))
+        ('weather: ttl 3:00:00 is 2:00:00', 'weather:wind is missing', 'weather:rain is new')
+        """
+        here, there = ({view.name: view for view in version.views} for version in (self, other))
+        found = [f"view {name} is missing" for name in here if name not in there]
+        found += [f"view {name} is new" for name in there if name not in here]
+        for name in here.keys() & there.keys():
+            found += _view_differences(here[name], there[name])
+        if self.service != other.service:
+            found.append(f"service {self.service} is {other.service}")
+        if not found and self.views != other.views:
+            found.append("views or fields are in another order")
+        if not found and self.transform != other.transform:
+            found.append("the code that computes the views is another")
+        return tuple(found)
+
+
+def _view_differences(here: View, there: View) -> list[str]:
+    found = [
+        f"{here.name}: {what} {getattr(here, what)} is {getattr(there, what)}"
+        for what in ("entity", "ttl")
+        if getattr(here, what) != getattr(there, what)
+    ]
+    before, after = ({field.name: field.type for field in view.fields} for view in (here, there))
+    found += [f"{here.name}:{name} is missing" for name in before if name not in after]
+    found += [f"{here.name}:{name} is new" for name in after if name not in before]
+    return found + [
+        f"{here.name}:{name} {before[name]} is {after[name]}" for name in before if after.get(name, before[name]) != before[name]
+    ]
+
+
+def code_hash(source: str) -> str:
+    r"""A sha256 of Python code without its comments, docstrings and layout, in hexadecimal.
+
+    >>> code_hash("def f():\n  'says'\n  return 1  # one") == code_hash("def f(): return 1")
+    True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body and _is_text(body[0]):
+            node.body = body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+
+
+@dataclass(frozen=True)
 class FeatureDefinitions:
-    """The views and services of one feature module. ``transform`` is the source of the code that computes the views."""
+    """The views and services of one feature module. ``transform`` is the :func:`code_hash` of the code that computes the views."""
 
     views: tuple[View, ...]
     services: tuple[FeatureService, ...]
@@ -102,14 +187,12 @@ class FeatureDefinitions:
             raise SpecError(f"service {service!r}: {', '.join(twice)} comes from two views: rename one, since inputs are known by name")
         return tuple(View(view.name, view.entity, tuple(chosen[view.name]), view.ttl) for view in map(self.view, chosen))
 
-    def service_hash(self, service: str) -> str:
-        """A sha256 over the service's projection and the code behind it, in hexadecimal.
+    def version(self, service: str) -> FeatureVersion:
+        """What the service is made of.
 
-        A field added to a view does not change the hash of a service that does not take it, unless the code changed as well.
+        A field added to a view changes nothing for a service that does not take it, unless the code changed as well.
         """
-        views = [{**asdict(view), "ttl": view.ttl.total_seconds()} for view in self.projection(service)]
-        document: Mapping[str, object] = {"service": service, "views": views, "transform": self.transform}
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return FeatureVersion(service, self.projection(service), self.transform)
 
     def _service(self, name: str) -> FeatureService:
         for service in self.services:

@@ -7,7 +7,7 @@ with a :class:`SpecError` that says what to write instead.
 import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import SpecError
@@ -16,6 +16,7 @@ from mlops_assets.core.serving_spec import Serving
 
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
 DriftPolicy = Literal["fixed", "calibrated"]
+OnlinePolicy = Literal["null", "default", "refuse"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -125,14 +126,43 @@ class Label:
 
 @dataclass(frozen=True)
 class Feature:
-    """One input of the model. A category is given to the model as its place in ``categories``, an unknown one as -1."""
+    """One input of the model. A category is given to the model as its place in ``categories``, an unknown one as -1.
+
+    ``default`` stands in for a value that the online store does not have, where :class:`Online` says so.
+    """
 
     name: str
     categories: tuple[str, ...] = ()
+    default: float | str | None = None
 
     def __post_init__(self) -> None:
         twice = sorted({category for category in self.categories if self.categories.count(category) > 1})
         _require(not twice, f"features.inputs: {self.name!r} has the category {', '.join(twice)} twice: remove one")
+        kind, expected = (str, "a string") if self.categories else (int | float, "a number")
+        fits = self.default is None or (isinstance(self.default, kind) and not isinstance(self.default, bool))
+        _require(fits, f"features.inputs: {self.name!r} has the default {self.default!r}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class Online:
+    """What the model sees of a value that the online store does not have, or has of a time too long ago: ``null``, the ``default`` of
+    the input, or nothing, since the request is refused.
+    """
+
+    missing: OnlinePolicy = "null"
+    stale: OnlinePolicy = "null"
+
+    def __post_init__(self) -> None:
+        for name in ("missing", "stale"):
+            got = getattr(self, name)
+            _require(
+                got in get_args(OnlinePolicy),
+                f"features.online.{name}: got {got!r}, expected one of {', '.join(get_args(OnlinePolicy))} (null in quotes)",
+            )
+
+    @property
+    def uses_defaults(self) -> bool:
+        return "default" in (self.missing, self.stale)
 
 
 @dataclass(frozen=True)
@@ -145,6 +175,7 @@ class Features:
     inputs: tuple[Feature, ...]
     unit: str
     lookback: timedelta = timedelta(days=7)
+    online: Online = field(default_factory=Online)
 
     def __post_init__(self) -> None:
         _require_import_path("features.transform", self.transform)

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_views import FeatureVersion
+from mlops_assets.core.model_spec import Feature, Online
 
 METADATA_KEY = "mlops_signature"
 """The entry of the ONNX file's ``metadata_props`` that holds the signature as JSON."""
@@ -22,24 +23,38 @@ SCORE_NAME = "score"
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs in order, what splits the traffic, and from which score on the answer is yes."""
+    """Inputs in order, what splits the traffic, and from which score on the answer is yes.
+
+    Args:
+        features: what the inputs were computed by; None in files made before they said so.
+        online: what stands in for values that the online store does not have.
+    """
 
     model: str
     inputs: tuple[Feature, ...]
     unit: str
     decision_threshold: float
-    feature_service: str
-    feature_hash: str
     training_set: str
+    features: FeatureVersion | None = None
+    online: Online = field(default_factory=Online)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        document = {**asdict(self), "features": self.features.to_document() if self.features else None}
+        return json.dumps(document, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Signature":
         document = json.loads(text)
-        inputs = tuple(Feature(item["name"], tuple(item["categories"])) for item in document.pop("inputs"))
-        return cls(inputs=inputs, **document)
+        features = document.get("features")
+        return cls(
+            model=document["model"],
+            inputs=tuple(Feature(item["name"], tuple(item["categories"]), item.get("default")) for item in document["inputs"]),
+            unit=document["unit"],
+            decision_threshold=document["decision_threshold"],
+            training_set=document["training_set"],
+            features=FeatureVersion.from_document(features) if features else None,
+            online=Online(**document.get("online", {})),
+        )
 
 
 def encode(inputs: Sequence[Feature], columns: Mapping[str, Sequence[Any] | np.ndarray]) -> np.ndarray:

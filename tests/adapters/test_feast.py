@@ -219,13 +219,13 @@ def test_an_unknown_service_or_module_is_not_found(store: FeatureStore) -> None:
     with pytest.raises(NotFound, match=r"shops_v9.*shops_v1"):
         store.as_of(replace(SHOPS, service="shops_v9"), asked(("a", "05T10:00")))
     with pytest.raises(NotFound, match="no_such_module"):
-        store.service_hash(replace(SHOPS, transform="no_such_module:build"))
+        store.version(replace(SHOPS, transform="no_such_module:build"))
 
 
 def test_the_hash_of_a_service_is_its_own_and_the_same_in_both_stores(both) -> None:
-    hashes = {store.service_hash(SHOPS) for store in both}
+    hashes = {store.version(SHOPS).hash for store in both}
     assert len(hashes) == 1
-    assert both[0].service_hash(replace(SHOPS, service="shops_sales_only")) not in hashes
+    assert both[0].version(replace(SHOPS, service="shops_sales_only")).hash not in hashes
 
 
 def test_two_models_live_in_one_store(both, flights) -> None:

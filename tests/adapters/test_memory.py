@@ -209,7 +209,7 @@ def test_an_onnx_release_gets_encoded_categories_and_logs_raw_ones():
 
 
 def test_the_decision_follows_the_signature_threshold():
-    signature = Signature(MODEL, (Feature("hour"),), "tailnum", 0.15, "s", "h", "t")
+    signature = Signature(MODEL, (Feature("hour"),), "tailnum", 0.15, "t")
     world = World()
     world.answers["v1"] = SignedPredictor(signature, lambda x: np.where(x[:, 0] > 12, 0.2, 0.1))
     world.gateway.apply(world.route())

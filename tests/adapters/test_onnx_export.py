@@ -30,9 +30,7 @@ from tests.serving.models import tiny_model
 
 NAMES = ("temperature", "hour", "distance", "carrier", "delay")
 CARRIERS = tuple("ABCDEFGH")
-SIGNATURE = Signature(
-    "flight-delay", tuple(Feature(name, CARRIERS if name == "carrier" else ()) for name in NAMES), "tailnum", 0.5, "service", "hash", "set"
-)
+SIGNATURE = Signature("flight-delay", tuple(Feature(name, CARRIERS if name == "carrier" else ()) for name in NAMES), "tailnum", 0.5, "set")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME, METADATA_KEY, SCORE_NAME, Signature
 
 INPUTS = (Feature("hour"), Feature("distance"), Feature("carrier", ("AA", "UA")))
-SIGNATURE = Signature("tiny", INPUTS, "tail_number", 0.5, "tiny_v1", "f" * 8, "t" * 8)
+SIGNATURE = Signature("tiny", INPUTS, "tail_number", 0.5, "t" * 8)
 GOOD = {"hour": 0.5, "distance": 1, "carrier": "UA"}
 """Inputs whose sum is 2.5."""
 

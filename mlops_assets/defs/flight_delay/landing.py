@@ -135,7 +135,10 @@ def _flights() -> pd.DataFrame:
     known_at = arrival + pd.to_timedelta(raw["arr_delay"], unit="min")
     flight = raw["carrier"] + raw["flight"].astype(str)
     local = departure.dt.tz_convert(HOME)
-    scheduled = local.dt.strftime("%Y-%m-%d") + "-" + flight + "-" + raw["origin"] + "-" + local.dt.strftime("%H%M")
+    # strftime takes five seconds for a year of flights
+    two_digits = {name: raw[name].astype(str).str.zfill(2) for name in ("month", "day", "hour", "minute")}
+    day = raw["year"].astype(str) + "-" + two_digits["month"] + "-" + two_digits["day"]
+    scheduled = day + "-" + flight + "-" + raw["origin"] + "-" + two_digits["hour"] + two_digits["minute"]
     flights = pd.DataFrame(
         {
             "flight_id": scheduled,
