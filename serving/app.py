@@ -14,11 +14,12 @@ from mlops_assets.core.errors import NotReady
 from serving import oip, protocol
 from serving.body import BodyReader, Disconnected, Receive, TooLarge
 from serving.connection import ARRIVED
+from serving.errors import BadRequest
 from serving.exchange import EXCHANGES, RawHeaders, Response
 from serving.limits import BODY_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
+from serving.online_features import FeaturesDown, OnlineFeatures
 from serving.prediction_log import Unlogged
-from serving.protocol import BadRequest
 from serving.replica import Replica, answers_of
 
 Scope = MutableMapping[str, Any]
@@ -103,6 +104,9 @@ class App:
             counted.refused("overloaded")
             response = _later(exchange.fail(503, "overloaded", error), error.retry_after)
             return _closing(response) if isinstance(error, NoRoom) else response
+        except FeaturesDown as error:
+            counted.refused("unfeatured")
+            return _later(exchange.fail(503, "features", error), 1)
         except Unlogged as error:
             counted.refused("unlogged")
             return _later(exchange.fail(503, "not logged", error), 1)
@@ -126,6 +130,8 @@ class App:
         told = protocol.read_headers(_text(headers, b"x-unit"), _text(headers, b"x-request-id"), self._replay)
         is_large = len(body) > LARGE_BODY_BYTES
         question = await asyncio.to_thread(exchange.read, body, headers, told) if is_large else exchange.read(body, headers, told)
+        if question.matrix is None:
+            question = await self._looked_up(exchange, question, loaded.online, deadline)
         scores = await loaded.queue.score(question.matrix, deadline)
         numbers = scores.tolist()
         decisions = [number >= loaded.threshold for number in numbers]
@@ -139,6 +145,12 @@ class App:
             await loaded.commits.commit(answers_of(*told_as))
         self._roles[role].answered(numbers, perf_counter() - began)
         return response
+
+    async def _looked_up(self, exchange: Any, question: Any, online: OnlineFeatures | None, deadline: float) -> Any:
+        """A question with the inputs that it left out."""
+        if online is None:
+            raise FeaturesDown("this process has no online store: send every input, or set MLOPS_ONLINE_URL")
+        return exchange.complete(await online.complete(question.asked, deadline))
 
     def _tell(self, path: str, method: str, is_asked: bool) -> Response:
         """Everything but scores."""

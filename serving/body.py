@@ -7,8 +7,8 @@ from asyncio import Task, current_task, get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from serving.errors import BadRequest
 from serving.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_BYTES_AT_ONCE, NoRoom, TooSlow
-from serving.protocol import BadRequest
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 

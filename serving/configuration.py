@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlops_assets.core.errors import SpecError
-from mlops_assets.core.serving_spec import LogDurability, OnLogFull, Serving
+from mlops_assets.core.serving_spec import LogDurability, OnLogFull, OnOnlineDown, Serving
 from mlops_assets.settings import Settings
 from serving.prediction_log import Limits
 
@@ -35,6 +35,9 @@ class Configuration:
         limits: ``MLOPS_LOG_ROTATE_SECONDS`` and ``MLOPS_LOG_MAX_BYTES``; 60 seconds and 1 GiB.
         log_durability: ``MLOPS_LOG_DURABILITY``, ``write`` or ``fdatasync``: where a logged answer is before it is sent.
         on_log_full: ``MLOPS_ON_LOG_FULL``, ``count`` or ``refuse``: what happens to answers that cannot be logged.
+        online_url: ``MLOPS_ONLINE_URL``, where the online features are; may hold a password. By default in a file of ``home``.
+        online_timeout: ``MLOPS_ONLINE_TIMEOUT_SECONDS``, how long a request waits for them; 0.05.
+        on_online_down: ``MLOPS_ON_ONLINE_DOWN``, ``fill`` or ``refuse``: what happens when they cannot be had.
     """
 
     model: str
@@ -49,6 +52,9 @@ class Configuration:
     limits: Limits = field(default_factory=Limits)
     log_durability: LogDurability = "write"
     on_log_full: OnLogFull = "count"
+    online_url: str = field(default="", repr=False)
+    online_timeout: float = Serving.online_timeout.total_seconds()
+    on_online_down: OnOnlineDown = "fill"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Configuration:
@@ -70,6 +76,9 @@ class Configuration:
             ),
             log_durability=_chosen(environment, "MLOPS_LOG_DURABILITY", get_args(LogDurability), "write"),
             on_log_full=_chosen(environment, "MLOPS_ON_LOG_FULL", get_args(OnLogFull), "count"),
+            online_url=settings.online_url,
+            online_timeout=_positive(environment, "MLOPS_ONLINE_TIMEOUT_SECONDS", cls.online_timeout),
+            on_online_down=_chosen(environment, "MLOPS_ON_ONLINE_DOWN", get_args(OnOnlineDown), "fill"),
         )
 
 

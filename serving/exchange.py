@@ -10,8 +10,10 @@ import numpy as np
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.signature import Signature
 from serving import oip, protocol
+from serving.errors import BadRequest
+from serving.inputs import Inputs
 from serving.oip import InferRequest
-from serving.protocol import BadRequest, Headers, PredictRequest
+from serving.protocol import Headers, PredictRequest
 from serving.typed import TypedReader
 
 RawHeaders = Mapping[bytes, bytes]
@@ -31,17 +33,24 @@ class PredictQuestion(msgspec.Struct, frozen=True, gc=False):
     """What is asked: the rows, and the same as the model takes them, float32 of shape (rows, features)."""
 
     asked: PredictRequest
-    matrix: np.ndarray
+    matrix: np.ndarray | None
+    """None as long as an input is still to be looked up."""
 
 
 class PredictExchange:
     """``POST /predict``."""
 
     def __init__(self, signature: Signature, release: str) -> None:
-        self._model, self._release, self._reader = signature.model, release, TypedReader(signature.inputs)
+        inputs = Inputs.of(signature)
+        self._model, self._release, self._reader, self._looks_up = signature.model, release, TypedReader(inputs), bool(inputs.entities)
 
     def read(self, body: bytes, headers: RawHeaders, told: Headers) -> PredictQuestion:
         asked = self._reader.read(body, told)
+        is_complete = not self._looks_up or all(question.is_complete for question in asked.questions)
+        return self.complete(asked) if is_complete else PredictQuestion(asked, None)
+
+    def complete(self, asked: PredictRequest) -> PredictQuestion:
+        """A question of which every input is known."""
         return PredictQuestion(asked, self._reader.matrix(asked))
 
     def answer(self, question: PredictQuestion, scores: np.ndarray, numbers: Sequence[float], decisions: Sequence[bool]) -> Response:

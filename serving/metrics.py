@@ -21,12 +21,14 @@ from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
 from serving.shared_numbers import Numbers, Part
 
 Role = Literal["live", "shadow"]
-Outcome = Literal["answered", "invalid", "unready", "overloaded", "unlogged", "failed"]
+Outcome = Literal["answered", "invalid", "unready", "overloaded", "unlogged", "failed", "unfeatured"]
+LookUp = Literal["fresh", "missing", "stale", "unavailable"]
 Loss = Literal["disk", "space", "torn", "damaged"]
 
 _SCORE_BOUNDS = tuple(bound / 20 for bound in range(1, 21))
 _BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 _OUTCOMES: dict[Outcome, int] = {outcome: place for place, outcome in enumerate(get_args(Outcome))}
+_LOOK_UPS: dict[LookUp, int] = {look_up: place for place, look_up in enumerate(get_args(LookUp))}
 _LOSSES: dict[Loss, int] = {loss: place for place, loss in enumerate(get_args(Loss))}
 
 
@@ -86,6 +88,26 @@ class RoleMetrics:
 
     def outcomes(self) -> dict[Outcome, float]:
         return dict(zip(_OUTCOMES, self._outcomes.total(), strict=True))
+
+
+class OnlineMetrics:
+    """What the online store had: for each row and view whether its values were ``fresh``, and how long a request waited for them."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._look_ups = numbers.take(len(_LOOK_UPS))
+        self.seconds = Tally([bound / 10_000 for bound in LATENCY_BOUNDS_MS], numbers)
+
+    def count(self, look_up: LookUp, rows: int) -> None:
+        self._look_ups.mine[_LOOK_UPS[look_up]] += rows
+
+    def families(self, model: str, release: str) -> Iterator[Metric]:
+        names, who = ("model", "release"), [model, release]
+        found = CounterMetricFamily("mlops_online_features", "Views looked up for rows, and what was found", labels=(*names, "outcome"))
+        for look_up, count in zip(_LOOK_UPS, self._look_ups.total(), strict=True):
+            found.add_metric([*who, look_up], count)
+        seconds = HistogramMetricFamily("mlops_online_read_seconds", "Time to look the inputs of a request up", labels=names)
+        seconds.add_metric(who, self.seconds.buckets(), self.seconds.total)
+        yield from (found, seconds)
 
 
 class LogMetrics:
@@ -175,6 +197,7 @@ class Metrics:
         self.model, self.release = model, release
         self.roles: dict[Role, RoleMetrics] = {role: RoleMetrics(numbers) for role in get_args(Role)}
         self.batch = Tally(_BATCH_BOUNDS, numbers)
+        self.online = OnlineMetrics(numbers)
         self.log = LogMetrics(numbers)
         self.workers = WorkerMetrics(numbers)
         registry.register(_Families(self))
@@ -202,4 +225,5 @@ class _Families(Collector):
         workers = GaugeMetricFamily("mlops_workers", "Processes that answer", labels=names)
         workers.add_metric(who, self._metrics.workers.accepting)
         yield from (total, score, latency, batch, workers)
+        yield from self._metrics.online.families(*who)
         yield from self._metrics.log.families(*who)

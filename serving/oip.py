@@ -17,7 +17,8 @@ from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME, SCORE_NAME, Signature
 from serving import tensors
-from serving.protocol import MAX_ID_LENGTH, BadRequest, Headers, PredictRequest, Question, describe, event_time, require_same_unit
+from serving.errors import BadRequest
+from serving.protocol import MAX_ID_LENGTH, Headers, PredictRequest, Question, describe, event_time, require_same_unit
 
 PLATFORM = "onnx"
 EXTENSIONS = ("binary_tensor_data",)

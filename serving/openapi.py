@@ -9,6 +9,7 @@ from typing import Any
 
 from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME, Signature
+from serving.inputs import Inputs
 from serving.oip import OUTPUTS
 from serving.protocol import FLOAT32_MAX, MAX_ID_LENGTH, MAX_ROWS
 from serving.tensors import NUMBERS, TEXT
@@ -43,7 +44,7 @@ def document(signature: Signature, release: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": model, "version": release, "description": about},
         "paths": paths,
-        "components": {"schemas": _schemas(signature.model, signature.inputs)},
+        "components": {"schemas": _schemas(signature.model, Inputs.of(signature))},
     }
 
 
@@ -60,10 +61,13 @@ def page(signature: Signature, release: str) -> bytes:
     """The document as a page of HTML that loads nothing from elsewhere."""
     found = document(signature, release)
     parts = [f"<h1>{html.escape(signature.model)} {html.escape(release)}</h1><p>{html.escape(found['info']['description'])}</p>"]
-    parts.append("<table><tr><th>input<th>type</tr>")
+    parts.append("<table><tr><th>input<th>type<th>if left out</tr>")
+    inputs = Inputs.of(signature)
+    looked_up = {field.name: f"{view.name} of {view.entity}" for view in inputs.views for field in view.fields}
     for feature in signature.inputs:
         kind = f"one of {', '.join(feature.categories)}; another is unknown" if feature.categories else "number"
-        parts.append(f"<tr><td>{html.escape(feature.name)}<td>{html.escape(kind)} or null</tr>")
+        source = looked_up.get(feature.name, f"entities.{feature.name}" if feature.name in inputs.optional else "")
+        parts.append(f"<tr><td>{html.escape(feature.name)}<td>{html.escape(kind)} or null<td>{html.escape(source)}</tr>")
     parts.append("</table><p>The same for programs: <a href='openapi.json'>openapi.json</a></p>")
     for path, methods in found["paths"].items():
         for method, operation in methods.items():
@@ -82,6 +86,11 @@ def _predict(signature: Signature) -> dict[str, Any]:
         "one row": {"value": {"unit": "a", "inputs": inputs}},
         "many rows": {"value": {"rows": [{"unit": "a", "inputs": inputs}, {"unit": "b", "inputs": inputs}]}},
     }
+    whole = Inputs.of(signature)
+    if whole.entities:
+        entities = {name: str(inputs.get(name, "a")) for name in whole.entities}
+        own = {name: value for name, value in inputs.items() if name not in whole.optional}
+        examples["by its entities"] = {"value": {"unit": "a", "entities": entities, "inputs": own}}
     body = {"oneOf": [{"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Rows"}]}
     answer = {"oneOf": [{"$ref": "#/components/schemas/Prediction"}, {"$ref": "#/components/schemas/Predictions"}]}
     return {
@@ -112,10 +121,10 @@ def _infer(signature: Signature) -> dict[str, Any]:
     }
 
 
-def _schemas(model: str, inputs: Sequence[Feature]) -> dict[str, Any]:
+def _schemas(model: str, inputs: Inputs) -> dict[str, Any]:
     number = {"type": ["number", "null"], "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
-    kinds = {feature.name: {"type": ["string", "null"]} if feature.categories else number for feature in inputs}
-    given = _object(kinds, required=[feature.name for feature in inputs])
+    kinds = {feature.name: {"type": ["string", "null"]} if feature.categories else number for feature in inputs.features}
+    given = _object(kinds, required=[feature.name for feature in inputs.features if feature.name not in inputs.optional])
     tensor = _object(
         {
             "name": {"type": "string"},
@@ -132,7 +141,10 @@ def _schemas(model: str, inputs: Sequence[Feature]) -> dict[str, Any]:
         {**dict.fromkeys(names, _TEXT), "score": {"type": "number"}, "decision": {"type": "boolean"}},
         required=[*names, "score", "decision"],
     )
-    row = _object({"request_id": _ID, "unit": _ID, "inputs": given}, required=["inputs"])
+    said = {"request_id": _ID, "unit": _ID, "inputs": given}
+    if inputs.entities:
+        said["entities"] = _object({key: {**_ID, "type": ["string", "null"]} for key in inputs.entities}, required=[])
+    row = _object(said, required=["inputs"])
     rows = {"type": "array", "items": {"$ref": "#/components/schemas/Row"}, "minItems": 1, "maxItems": MAX_ROWS}
     parts = ("field", "got", "expected", "mend")
     wrong = _object(dict.fromkeys(parts, _TEXT), required=parts)

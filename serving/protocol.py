@@ -12,9 +12,11 @@ from uuid import uuid4
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
-from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import Feature
+from serving.errors import BadRequest
+from serving.inputs import Inputs
 
 MAX_ROWS = 10_000
 MAX_ID_LENGTH = 256
@@ -22,33 +24,27 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 EVENT_YEARS = range(1970, 2200)
 
 _ENCODER = msgspec.json.Encoder()
-_ROW_KEYS = ("request_id", "unit", "event_time", "inputs")
+_ROW_KEYS = ("request_id", "unit", "event_time", "entities", "inputs")
 _MANY_KEYS = ("request_id", "rows")
 _MISSING: Any = object()
 
-Value = float | str | None
-"""One input as it is logged: a number, a category or nothing."""
-
-
-class BadRequest(MlopsError):
-    """The request cannot be answered as it is. ``field`` is the path of what is wrong, e.g. ``rows[3].inputs.hour``."""
-
-    def __init__(self, field: str, got: str, expected: str, mend: str) -> None:
-        super().__init__(f"{field}: got {got}, expected {expected}: {mend}")
-        self.field, self.got, self.expected, self.mend = field, got, expected, mend
-
-    def body(self) -> bytes:
-        """The JSON answer."""
-        return msgspec.json.encode({"error": {"field": self.field, "got": self.got, "expected": self.expected, "mend": self.mend}})
+Value = float | str | None | UnsetType
+"""One input: a number, a category or nothing; ``UNSET`` as long as it is still to be looked up."""
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):
-    """One row to be scored. ``values`` are in the order of the signature's inputs."""
+    """One row to be scored. ``values`` are in the order of the signature's inputs, ``entities`` in that of :class:`Inputs`."""
 
     request_id: str
     unit: str
     event_time: datetime | None
     values: tuple[Value, ...]
+    entities: tuple[str | None, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no input is still to be looked up."""
+        return UNSET not in self.values
 
 
 class PredictRequest(msgspec.Struct, frozen=True, gc=False):
@@ -97,12 +93,12 @@ def read_headers(unit: str | None, request_id: str | None, replay: bool) -> Head
     return Headers(_header(unit, "x-unit header"), _header(request_id, "x-request-id header"), replay)
 
 
-def parse(body: bytes, inputs: Sequence[Feature], headers: Headers) -> PredictRequest:
+def parse(body: bytes, inputs: Inputs, headers: Headers) -> PredictRequest:
     """Read a request.
 
     Args:
         body: the request's body.
-        inputs: the signature's.
+        inputs: the model's.
         headers: what was said beside it.
 
     Raises:
@@ -140,22 +136,30 @@ def _decode(body: bytes) -> Any:
         ) from error
 
 
-def _row(row: Any, inputs: Sequence[Feature], headers: Headers, base: str, place: int) -> Question:
+def _row(row: Any, inputs: Inputs, headers: Headers, base: str, place: int) -> Question:
     path = f"rows[{place}]"
     document = _object(row, path)
     own = _text(document, "request_id", f"{path}.request_id") or f"{base}-{place}"
     return _question(document, inputs, headers, own, f"{path}.")
 
 
-def _question(document: Mapping[str, Any], inputs: Sequence[Feature], headers: Headers, request_id: str, path: str) -> Question:
-    _known(document, _ROW_KEYS, path)
+def _question(document: Mapping[str, Any], inputs: Inputs, headers: Headers, request_id: str, path: str) -> Question:
+    _known(document, _ROW_KEYS if inputs.entities else [key for key in _ROW_KEYS if key != "entities"], path)
     unit = _text(document, "unit", f"{path}unit")
     require_same_unit(unit, headers, path)
     given = _object(document.get("inputs", _MISSING), f"{path}inputs")
-    values = tuple(_value(feature, given.get(feature.name, _MISSING), path) for feature in inputs)
-    if len(given) > len(inputs):
-        _known(given, [feature.name for feature in inputs], f"{path}inputs.")
-    return Question(request_id, unit or headers.unit or request_id, event_time(document.get("event_time"), headers.replay, path), values)
+    absent = dict.fromkeys(inputs.optional, UNSET)
+    values = tuple(_value(feature, given.get(feature.name, absent.get(feature.name, _MISSING)), path) for feature in inputs.features)
+    _known(given, [feature.name for feature in inputs.features], f"{path}inputs.")
+    moment = event_time(document.get("event_time"), headers.replay, path)
+    values, entities = inputs.resolve(values, _entities(document, inputs, path), path) if inputs.entities else (values, ())
+    return Question(request_id, unit or headers.unit or request_id, moment, values, entities)
+
+
+def _entities(document: Mapping[str, Any], inputs: Inputs, path: str) -> Mapping[str, str | None]:
+    told = _object(document.get("entities", {}), f"{path}entities")
+    _known(told, inputs.entities, f"{path}entities.")
+    return {name: None if value is None else _text(told, name, f"{path}entities.{name}") for name, value in told.items()}
 
 
 def require_same_unit(unit: str | None, headers: Headers, path: str) -> None:
@@ -170,8 +174,8 @@ def require_same_unit(unit: str | None, headers: Headers, path: str) -> None:
 
 
 def _value(feature: Feature, value: Any, path: str) -> Value:
-    if value is None:
-        return None
+    if value is None or value is UNSET:
+        return value
     if feature.categories:
         if isinstance(value, str):
             return value

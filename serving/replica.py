@@ -8,17 +8,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from mlops_assets.adapters.online_layout import read_version
 from mlops_assets.adapters.prediction_log import Answer, LoggedInput
 from mlops_assets.core.errors import BadData, DigestMismatch, MlopsError, NotReady
+from mlops_assets.core.feature_views import View
+from mlops_assets.core.signature import Signature
 from mlops_assets.ports import ObjectStore
 from serving import model_file, oip, openapi, runtime
 from serving.configuration import Configuration
 from serving.exchange import EXCHANGES, InferExchange, PredictExchange
 from serving.group_commit import GroupCommit
+from serving.inputs import Inputs
 from serving.metrics import Metrics, Role
+from serving.online_features import OnlineFeatures, OnlineStore
 from serving.pace import measure
 from serving.prediction_log import PredictionLog
 from serving.protocol import PredictRequest
@@ -38,6 +45,7 @@ class Loaded:
     runtime: Runtime
     queue: ScoringQueue
     exchanges: Mapping[str, PredictExchange | InferExchange]
+    online: OnlineFeatures | None
     threshold: float
     metadata: bytes
     openapi: bytes
@@ -110,15 +118,18 @@ class Replica:
         data = model_file.fetch(self._objects, told.home, told.model, told.release, told.digest)
         model = runtime.load(data, told.digest, told.threads)
         signature = model.signature
+        self._require_version(signature)
         if signature.model != told.model:
             raise BadData(
                 f"model file: it is of the model {signature.model!r}, expected {told.model!r}: check what was registered as {told.release}"
             )
         pace = measure(model.raw_score, len(signature.inputs))
         _log.info("%s %s: %s", told.model, told.release, pace.reason)
-        inputs = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
+        inputs = Inputs.of(signature)
+        logged = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
+        logged += tuple(LoggedInput(name, True, entity=True) for name in inputs.entities)
         log = PredictionLog(
-            *(told.home, told.model, told.release, inputs, self._objects, self.metrics.log, told.limits),
+            *(told.home, told.model, told.release, logged, self._objects, self.metrics.log, told.limits),
             durability=told.log_durability,
             on_full=told.on_log_full,
         )
@@ -127,6 +138,7 @@ class Replica:
             runtime=model,
             queue=ScoringQueue(model.score, pace, self.metrics.batch),
             exchanges={name: kind(signature, told.release) for name, kind in EXCHANGES.items()},
+            online=self._online(signature, inputs),
             threshold=signature.decision_threshold,
             metadata=oip.metadata(signature, told.release),
             openapi=msgspec.json.encode(openapi.document(signature, told.release)),
@@ -135,11 +147,48 @@ class Replica:
             commits=GroupCommit(log),
         )
 
+    def _require_version(self, signature: Signature) -> None:
+        """See that the online store holds what the release was trained on; harmless as long as it holds nothing.
+
+        Raises:
+            NotReady: with the fields that differ.
+        """
+        if signature.features is None:
+            return
+        found = read_version(self._objects, signature.features.service)
+        differences = signature.features.differences(found) if found else ()
+        if differences:
+            raise NotReady(
+                f"the features of {signature.features.service} are not those of the release: {'; '.join(differences)}. Give changed "
+                "features a service of their own, or promote a release that was trained on them"
+            )
+
+    def _online(self, signature: Signature, inputs: Inputs) -> OnlineFeatures | None:
+        told = self.configuration
+        if not inputs.entities or not told.online_url:
+            return None
+        store = online_store(told.online_url, inputs.views, told.online_timeout)
+        return OnlineFeatures(inputs, signature.online, store, told.online_timeout, told.on_online_down, self.metrics.online)
+
+
+def online_store(url: str, views: Sequence[View], timeout: float) -> OnlineStore:
+    """The store at an address, as :class:`mlops_assets.adapters.feast_online.OnlineStore` fills it."""
+    if url.startswith("sqlite:"):
+        from serving.sqlite_store import SqliteStore
+
+        return SqliteStore(Path(unquote(urlsplit(url).path)), views, timeout)
+    from serving.redis_store import RedisStore
+
+    return RedisStore(url, views)
+
 
 def answers_of(request: PredictRequest, role: Role, scores: Sequence[float], decisions: Sequence[bool], seconds: float) -> list[Answer]:
     """The answers to a request, which took ``seconds``, as they are logged."""
     now, took = datetime.now(UTC), 1000 * seconds
     return [
-        Answer(question.request_id, question.unit, role, score, decision, took, now, question.event_time or now, question.values)
+        Answer(
+            *(question.request_id, question.unit, role, score, decision, took, now, question.event_time or now),
+            features=(*question.values, *question.entities) if question.entities else question.values,  # type: ignore[arg-type]
+        )
         for question, score, decision in zip(request.questions, scores, decisions, strict=True)
     ]

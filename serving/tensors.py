@@ -12,7 +12,8 @@ import numpy as np
 
 from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME
-from serving.protocol import FLOAT32_MAX, MAX_ROWS, BadRequest, Value, describe
+from serving.errors import BadRequest
+from serving.protocol import FLOAT32_MAX, MAX_ROWS, Value, describe
 
 NUMBERS: Mapping[str, str] = {
     "BOOL": "?",

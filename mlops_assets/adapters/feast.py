@@ -20,8 +20,8 @@ import pandas as pd
 from mlops_assets.adapters import feature_rows
 from mlops_assets.adapters.feast_import import import_feast
 from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror
-from mlops_assets.adapters.feast_online import OnlineStore, read_version, write_version
-from mlops_assets.adapters.online_layout import PROJECT
+from mlops_assets.adapters.feast_online import OnlineStore
+from mlops_assets.adapters.online_layout import PROJECT, read_version, write_version
 from mlops_assets.core.errors import BadData, SpecError, Unavailable
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureVersion, View
 from mlops_assets.core.model_spec import Features

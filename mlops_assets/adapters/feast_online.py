@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -13,10 +12,9 @@ import pandas as pd
 
 from mlops_assets.adapters import feature_rows
 from mlops_assets.adapters.feast_mirror import replace_rows, schema_digest
-from mlops_assets.adapters.online_layout import PROJECT, version_key
-from mlops_assets.core.errors import NotFound, SpecError, Unavailable
-from mlops_assets.core.feature_views import FeatureVersion, View
-from mlops_assets.ports import ObjectStore
+from mlops_assets.adapters.online_layout import PROJECT
+from mlops_assets.core.errors import SpecError, Unavailable
+from mlops_assets.core.feature_views import View
 
 
 class OnlineStore:
@@ -76,20 +74,6 @@ class OnlineStore:
                 yield client
         except redis.RedisError as error:
             raise Unavailable(f"Redis at {self._url.hostname}:{self._url.port} does not answer ({error}): see that it runs") from error
-
-
-def write_version(objects: ObjectStore, version: FeatureVersion, until: datetime | None) -> None:
-    """Say by which definitions the online store is filled, and as of when its values are; None before they are there."""
-    document = {"version": version.to_document(), "until": until.isoformat() if until else None}
-    objects.put(version_key(version.service), json.dumps(document).encode())
-
-
-def read_version(objects: ObjectStore, service: str) -> FeatureVersion | None:
-    """By which definitions the online store was filled; None if it never was."""
-    try:
-        return FeatureVersion.from_document(json.loads(objects.get(version_key(service)))["version"])
-    except NotFound:
-        return None
 
 
 def _checked(url: str) -> SplitResult:

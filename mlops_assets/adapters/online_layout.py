@@ -5,6 +5,7 @@ views of it are in it: a field for each feature, named by a hash, and one for ea
 table with a row for each entity and feature.
 """
 
+import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from datetime import UTC, datetime
 
 import mmh3
 
-from mlops_assets.core.errors import BadData
-from mlops_assets.core.feature_views import View
+from mlops_assets.core.errors import BadData, NotFound
+from mlops_assets.core.feature_views import FeatureVersion, View
+from mlops_assets.ports import ObjectStore
 
 PROJECT = "mlops_assets"
 """Feast's project, which is part of every key."""
@@ -40,9 +42,18 @@ class Held:
     event_time: float
 
 
-def version_key(service: str) -> str:
-    """Where the object store has the definitions by which the online store was filled."""
-    return f"tables/features/online/{service}.json"
+def write_version(objects: ObjectStore, version: FeatureVersion, until: datetime | None) -> None:
+    """Say by which definitions the online store is filled, and as of when its values are; None before they are there."""
+    document = {"version": version.to_document(), "until": until.isoformat() if until else None}
+    objects.put(_version_key(version.service), json.dumps(document).encode())
+
+
+def read_version(objects: ObjectStore, service: str) -> FeatureVersion | None:
+    """By which definitions the online store was filled; None if it never was."""
+    try:
+        return FeatureVersion.from_document(json.loads(objects.get(_version_key(service)))["version"])
+    except NotFound:
+        return None
 
 
 def entity_key(entity: str, value: str) -> bytes:
@@ -85,6 +96,10 @@ def read_sqlite(view: View, rows: Sequence[tuple[str, bytes, int]]) -> Held | No
     # Feast writes the time as if it were of this machine's zone
     told = datetime.fromtimestamp(max(seconds for *_, seconds in rows)).replace(tzinfo=UTC)  # noqa: DTZ006
     return Held(tuple(values.get(field.name) for field in view.fields), told.timestamp())
+
+
+def _version_key(service: str) -> str:
+    return f"tables/features/online/{service}.json"
 
 
 def _value(data: bytes | None) -> Value:

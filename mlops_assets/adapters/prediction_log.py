@@ -23,7 +23,7 @@ from mlops_assets.ports import Clock, ObjectInfo, ObjectStore, Predictions
 if TYPE_CHECKING:  # pyarrow costs a serving process 60 MB, which it pays when it ships and not before
     import pyarrow as pa
 
-FEATURE_PREFIX = "feature__"
+FEATURE_PREFIX, ENTITY_PREFIX = "feature__", "entity__"
 KEY_COLUMNS = ("request_id", "release", "role")
 TOMBSTONE = b""
 """What a shipper leaves under a name that it gave up: an upload still under way can no longer take it."""
@@ -37,7 +37,7 @@ _STAMP_LENGTH = 22
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One served answer. ``features`` are raw values in the order of the model's inputs; the times have their zone.
+    """One served answer. ``features`` are raw values in the order of the :class:`LoggedInput`; the times have their zone.
 
     It is written at each request and by place: another order of the fields is another format of :mod:`serving.segments`.
     """
@@ -55,10 +55,15 @@ class Answer(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class LoggedInput:
-    """A feature as it is logged: a category's column holds strings, any other's numbers."""
+    """A feature as it is logged, or an entity by which features were looked up: a category's column holds strings, any other's numbers."""
 
     name: str
     category: bool
+    entity: bool = False
+
+    @property
+    def column(self) -> str:
+        return (ENTITY_PREFIX if self.entity else FEATURE_PREFIX) + self.name
 
 
 def object_key(model: str, shipped_at: datetime, release: str, replica: str, sequence: int) -> str:
@@ -100,7 +105,7 @@ def _schema(inputs: Sequence[LoggedInput]) -> pa.Schema:
     text, number, time = pa.string(), pa.float64(), pa.timestamp("us", "UTC")
     told = {"request_id": text, "release": text, "role": text, "unit": text, "score": number, "decision": pa.bool_()}
     told |= {"latency_ms": number, "logged_at": time, "event_time": time, "model": text}
-    return pa.schema([*told.items(), *((FEATURE_PREFIX + feature.name, text if feature.category else number) for feature in inputs)])
+    return pa.schema([*told.items(), *((each.column, text if each.category else number) for each in inputs)])
 
 
 def _batch(model: str, release: str, answers: Sequence[Answer], schema: pa.Schema) -> pa.RecordBatch:

@@ -33,7 +33,8 @@ class SupervisedDeployments:
         settings: home and ports of the stack.
         command: starts one release; ``{port}`` becomes the port on which it must listen. It finds ``MLOPS_MODEL``,
             ``MLOPS_RELEASE``, ``MLOPS_MODEL_DIGEST``, ``MLOPS_HOME``, ``MLOPS_PORT`` and what :class:`Serving` says (``MLOPS_THREADS``,
-            ``MLOPS_WORKERS``, ``MLOPS_TIMEOUT_SECONDS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``) in its environment, and the
+            ``MLOPS_WORKERS``, ``MLOPS_TIMEOUT_SECONDS``, ``MLOPS_LOG_DURABILITY``, ``MLOPS_ON_LOG_FULL``,
+            ``MLOPS_ONLINE_TIMEOUT_SECONDS``, ``MLOPS_ON_ONLINE_DOWN``) in its environment, and the online store's address and the
             credentials that supervisord was started with.
     """
 
@@ -143,6 +144,8 @@ class SupervisedDeployments:
             "MLOPS_LOG_DURABILITY": serving.log_durability,
             "MLOPS_ON_LOG_FULL": serving.on_log_full,
             "MLOPS_TIMEOUT_SECONDS": f"{serving.timeout.total_seconds():g}",
+            "MLOPS_ONLINE_TIMEOUT_SECONDS": f"{serving.online_timeout.total_seconds():g}",
+            "MLOPS_ON_ONLINE_DOWN": serving.on_online_down,
             # by default each of its threads may keep a heap of its own
             "MALLOC_ARENA_MAX": "2",
             "MLOPS_HOME": str(self._settings.home),

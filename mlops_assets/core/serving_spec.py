@@ -8,6 +8,7 @@ from mlops_assets.core.errors import SpecError
 
 LogDurability = Literal["write", "fdatasync"]
 OnLogFull = Literal["refuse", "count"]
+OnOnlineDown = Literal["fill", "refuse"]
 
 GATEWAY_TIMEOUT = timedelta(seconds=10)
 """How long a gateway waits for an answer, of whichever model: what a release never answers is counted as its error then."""
@@ -29,6 +30,9 @@ class Serving:
     process, or ``fdatasync`` on the disk, so that it survives the machine. ``on_log_full`` says what happens to answers that cannot be
     logged: they are given and counted as lost (``count``), or not given, and the release is not ready (``refuse``). Counting is the
     default, since all releases of a machine share its disk and the object store: refusing would end all predictions at once.
+
+    Features that a request leaves out are looked up in the online store, for ``online_timeout`` at most. ``on_online_down`` says what
+    happens when it does not answer: its values count as missing (``fill``), or the request is refused.
     """
 
     threads: int = 1
@@ -37,6 +41,8 @@ class Serving:
     ready_within: timedelta = timedelta(seconds=60)
     log_durability: LogDurability = "write"
     on_log_full: OnLogFull = "count"
+    online_timeout: timedelta = timedelta(milliseconds=50)
+    on_online_down: OnOnlineDown = "fill"
 
     def __post_init__(self) -> None:
         _require(
@@ -44,10 +50,16 @@ class Serving:
             f"serving.timeout: got {self.timeout.total_seconds():g} s, expected more than 0 and less than the "
             f"{GATEWAY_TIMEOUT.total_seconds():g} s that the gateway waits, e.g. '5s'",
         )
+        _require(
+            timedelta(0) < self.online_timeout < self.timeout,
+            f"serving.online_timeout: got {self.online_timeout.total_seconds():g} s, expected more than 0 and less than serving.timeout, "
+            "e.g. '50ms'",
+        )
         for name in ("threads", "workers"):
             _require(getattr(self, name) >= 1, f"serving.{name}: got {getattr(self, name)}, expected at least 1")
         for name, got, known in (
             ("log_durability", self.log_durability, get_args(LogDurability)),
             ("on_log_full", self.on_log_full, get_args(OnLogFull)),
+            ("on_online_down", self.on_online_down, get_args(OnOnlineDown)),
         ):
             _require(got in known, f"serving.{name}: got {got!r}, expected {' or '.join(known)}: correct it")

@@ -11,7 +11,8 @@ from tritonclient.utils import InferenceServerException
 
 from mlops_assets.adapters.prediction_log import S3PredictionLog
 from serving import oip
-from serving.protocol import BadRequest, read_headers
+from serving.errors import BadRequest
+from serving.protocol import read_headers
 from tests.servers import eventually
 from tests.serving.models import GOOD, INPUTS
 from tests.serving.world import World

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from mlops_assets.core.signature import encode
 from serving import protocol
-from serving.protocol import BadRequest, PredictRequest
+from serving.errors import BadRequest
+from serving.inputs import Inputs
+from serving.protocol import PredictRequest
 from serving.typed import TypedReader
 from tests.serving.models import GOOD, INPUTS
 
-READER = TypedReader(INPUTS)
+READER = TypedReader(Inputs(INPUTS))
 
 
 def parse(document: object, unit: str | None = None, request_id: str | None = None, replay: bool = False) -> PredictRequest:
@@ -166,7 +168,7 @@ def test_the_compiled_types_and_the_parser_that_explains_agree(document, unit, r
     if isinstance(document, dict) and "request_id" not in document:
         document["request_id"] = "given"  # else each would make up its own
     body, headers = json.dumps(document).encode("utf-8", "surrogatepass"), protocol.Headers(unit or None, "r", replay)
-    explained = _read_by(lambda *given: protocol.parse(given[0], INPUTS, given[1]), body, headers)
+    explained = _read_by(lambda *given: protocol.parse(given[0], Inputs(INPUTS), given[1]), body, headers)
     assert _read_by(READER.read, body, headers) == explained
 
 

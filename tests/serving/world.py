@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -44,17 +45,19 @@ class Server:
 class World:
     """A replica, its object store and a client of it."""
 
-    def __init__(self, home: Path, replay: bool = False, body_seconds: float = 10.0, timeout: float = 5.0) -> None:
+    def __init__(self, home: Path, replay: bool = False, body_seconds: float = 10.0, timeout: float = 5.0, **told: Any) -> None:
         self.objects, self.registry = CuttableObjectStore(), CollectorRegistry()
         self.model, self.home, self.replay, self.body_seconds, self.timeout = tiny_model(), home, replay, body_seconds, timeout
         self.replica: Replica | None = None
+        self.told = told
         self._servers: list[Server] = []
 
     def serve(self, stored: ModelFile | None = None, digest: str | None = None, name: str = "tiny") -> httpx.Client:
         if stored is not None:
             self.objects.kept.put(f"models/{name}/v1/model.onnx", stored.data)
         told = Configuration(
-            name, "v1", digest or self.model.digest, self.home, "", timeout=self.timeout, replay=self.replay, limits=Limits(0.1)
+            *(name, "v1", digest or self.model.digest, self.home, ""),
+            **{"timeout": self.timeout, "replay": self.replay, "limits": Limits(0.1)} | self.told,
         )
         self.replica = Replica(told, self.objects, Metrics(name, "v1", self.registry))
         self.replica.start()
