@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.adapters import landing, tables
+from mlops_assets.adapters.feature_rows import load_definitions
 from mlops_assets.assets import keys
 from mlops_assets.assets.documents import TrainingSet
 from mlops_assets.core.errors import BadData
@@ -56,6 +57,7 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
 def _features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.key(spec, "features"),
+        code_version=feature_code_version(spec),
         deps=[keys.key(spec, name) for name in spec.data.datasets],
         group_name=keys.group(spec, "data"),
         partitions_def=keys.days(spec),
@@ -91,6 +93,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
+        code_version=feature_code_version(spec),
         deps=[keys.key(spec, name) for name in ("events", "labels", "features")],
         group_name=keys.group(spec, "data"),
         owners=list(spec.owners),
@@ -125,6 +128,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "as_of": dg.MetadataValue.timestamp(as_of),
                 "trigger": config.trigger,
                 "gate": document.gate,
+                "feature_hash": document.feature_hash,
                 "training_digest": parts[0],
                 "holdout_digest": parts[1],
             },
@@ -155,6 +159,17 @@ def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return online_features
+
+
+def feature_code_version(spec: ModelSpec) -> str | None:
+    """Changes when the definitions of the features do, so that Dagster shows what was made by others as stale.
+
+    None if they cannot be read: a model that is broken must not take the others' code location down, and its own runs say what is wrong.
+    """
+    try:
+        return load_definitions(spec.features.transform).version(spec.features.service).hash[:12]
+    except Exception:  # the users' module, which may raise anything
+        return None
 
 
 def read_datasets(platform: Platform, spec: ModelSpec, start: date, end: date) -> dict[str, pd.DataFrame]:

@@ -16,7 +16,8 @@ class TrainingSet:
     Args:
         digest: of both together; the asset's data version.
         as_of: the data time at which it was assembled. Nothing known later is in it.
-        trigger: why a training was asked for: ``new_data``, ``drift``, ``schedule`` or ``manual``.
+        trigger: why a training was asked for: ``new_data``, ``features`` (their definitions changed), ``drift``, ``schedule`` or
+            ``manual``.
         gate: the gate policy under which the release will be judged.
     """
 

@@ -35,7 +35,7 @@ def build_sensors(specs: Sequence[ModelSpec], interval_seconds: int = 30) -> lis
     """The five sensors over these models."""
     looks: dict[str, tuple[Look, str]] = {
         "new_data": (look_for_new_data, "Ingests the days whose files are new, late or rewritten."),
-        "retrain": (look_for_training, "Trains the first release, and again on new data or drift."),
+        "retrain": (look_for_training, "Trains the first release, and again on new data, on drift, or on changed features."),
         "release": (look_at_release, "Evaluates and stages a new release, then takes it step by step through its canary."),
         "drift": (look_at_drift, "Has a drift report made while there is traffic."),
         "reconcile": (look_at_world, "Repairs what is not as the policies say, and records what happened outside of runs."),

@@ -1,4 +1,4 @@
-"""Train the first release, and again on new data or drift."""
+"""Train the first release, and again on new data, on drift, or when the definitions of the features changed."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ from mlops_assets.sensors.tick import TRIES, Tick, ask_for_run, runs_of
 def look_for_training(tick: Tick, spec: ModelSpec) -> None:
     """Ask for a training when there is reason to, none is under way, and no release is still on its way."""
     policy = tick.platform.policies.read(spec.name)
-    if (spec.name, "train") in tick.busy or (spec.name, "ingest") in tick.busy or policy.challenger or policy.candidates:
+    if any((spec.name, stage) in tick.busy for stage in ("train", "ingest", "features")) or policy.challenger or policy.candidates:
         return
     if _retried_training(tick, spec):
         return
@@ -27,6 +27,8 @@ def look_for_training(tick: Tick, spec: ModelSpec) -> None:
     if trained is None:
         if days[-1] - days[0] + timedelta(days=1) >= spec.holdout.window + spec.label.horizon + spec.retrain.first_after:
             _request_training(tick, spec, as_of, "new_data", spec.retrain.after_days_gate)
+    elif (version := _changed_features(tick, spec)) is not None:
+        _revalidate(tick, spec, as_of, version)
     elif as_of <= trained:
         return
     elif has_drifted(tick, spec):
@@ -41,6 +43,27 @@ def last_training(instance: dg.DagsterInstance, spec: ModelSpec) -> datetime | N
     if event is None or event.asset_materialization is None:
         return None
     return datetime.fromtimestamp(event.asset_materialization.metadata["as_of"].value, tz=UTC)
+
+
+def _changed_features(tick: Tick, spec: ModelSpec) -> str | None:
+    """The hash of the features' definitions, if the newest training set was made by others."""
+    event = tick.instance.get_latest_materialization_event(keys.key(spec, "training_set"))
+    made_by = event.asset_materialization.metadata.get("feature_hash") if event and event.asset_materialization else None
+    version = tick.platform.features.version(spec.features).hash
+    return version if made_by is not None and made_by.value != version else None
+
+
+def _revalidate(tick: Tick, spec: ModelSpec, as_of: datetime, version: str) -> None:
+    """Compute the views anew for the days that a training looks at, then train on them, so that the gate judges the changed features."""
+    first = (as_of - spec.label.horizon - spec.holdout.window - spec.training.window).date()
+    intent = f"{spec.name}/features/{version[:12]}"
+    past = runs_of(tick.instance, intent)
+    if past and past[0].dagster_run.is_success:
+        _request_training(tick, spec, as_of, "features", spec.retrain.after_days_gate, version[:12])
+        return
+    days = [day for day in tables.days(tick.platform.objects, spec.name, "events") if day >= first]
+    span = {"dagster/asset_partition_range_start": days[0].isoformat(), "dagster/asset_partition_range_end": days[-1].isoformat()}
+    ask_for_run(tick, spec, intent, ("features",), "features", {}, None, TRIES, span)
 
 
 def has_drifted(tick: Tick, spec: ModelSpec) -> bool:
@@ -67,21 +90,23 @@ def _retried_training(tick: Tick, spec: ModelSpec) -> bool:
     asked = tick.state.get("asked")
     if asked is None:
         return False
-    past = runs_of(tick.instance, _training_intent(spec, asked["as_of"]))
+    version = tick.state.get("version", "")
+    past = runs_of(tick.instance, _training_intent(spec, asked["as_of"], version))
     if not past or past[0].dagster_run.is_success or len(past) >= TRIES:
         tick.state = {"done": asked["as_of"]}
         return False
-    _request_training(tick, spec, datetime.fromisoformat(asked["as_of"]), asked["trigger"], asked["gate"])
+    _request_training(tick, spec, datetime.fromisoformat(asked["as_of"]), asked["trigger"], asked["gate"], version)
     return True
 
 
-def _training_intent(spec: ModelSpec, as_of: str) -> str:
-    return f"{spec.name}/train/{as_of}"
+def _training_intent(spec: ModelSpec, as_of: str, version: str) -> str:
+    """``version`` is that of changed features, by which the same data are another reason to train."""
+    return f"{spec.name}/train/{as_of}" + (f"/{version}" if version else "")
 
 
-def _request_training(tick: Tick, spec: ModelSpec, as_of: datetime, trigger: str, gate: str) -> None:
+def _request_training(tick: Tick, spec: ModelSpec, as_of: datetime, trigger: str, gate: str, version: str = "") -> None:
     config = {"as_of": as_of.isoformat(), "trigger": trigger, "gate": gate}
-    tick.state = {"asked": config}
+    tick.state = {"asked": config, "version": version}
     op = keys.key(spec, "training_set").to_python_identifier()
-    intent = _training_intent(spec, as_of.isoformat())
+    intent = _training_intent(spec, as_of.isoformat(), version)
     ask_for_run(tick, spec, intent, TRAINING_NOUNS, "train", {"ops": {op: {"config": config}}}, None, tries=TRIES)

@@ -1,5 +1,6 @@
 """The whole life of a model, in one process: a 24-hour canary passes in seconds."""
 
+import importlib
 import io
 from dataclasses import replace
 from datetime import date, timedelta
@@ -7,7 +8,7 @@ from datetime import date, timedelta
 import pytest
 
 from mlops_assets.adapters import tables
-from mlops_assets.assets.data import data_time
+from mlops_assets.assets.data import data_time, feature_code_version
 from mlops_assets.core.errors import IllegalChange
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author
@@ -278,3 +279,35 @@ def test_a_day_is_ingested_again_when_a_file_of_it_is_rewritten_or_late(shop: Gi
 
 def rows_of(world: World, day: date) -> int:
     return len(tables.read_days(world.objects, NAME, "events", day, day))
+
+
+def test_changed_features_are_computed_anew_and_the_models_that_use_them_trained_and_judged_again(
+    shop: Gifts, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.materializations(NAME, "training_set")[-1].metadata["feature_hash"].value
+    assert world.tick("retrain") == 0
+    module = importlib.import_module(shop.spec.features.transform.partition(":")[0])
+    view = module.VIEWS[0]
+    monkeypatch.setattr(module, "VIEWS", (replace(view, ttl=view.ttl * 2), *module.VIEWS[1:]))
+    version = world.platform.features.version(shop.spec.features).hash
+    assert version != before
+    assert feature_code_version(shop.spec) == version[:12]
+
+    computed = len(world.materializations(NAME, "features"))
+    assert world.tick("retrain") == 1
+    assert len(world.materializations(NAME, "features")) > computed
+    assert len(world.materializations(NAME, "training_set")) == 1
+    assert world.tick("retrain") == 1
+    made = world.materializations(NAME, "training_set")[-1].metadata
+    assert (made["feature_hash"].value, made["trigger"].value, made["gate"].value) == (version, "features", "refresh")
+    world.settle()
+    assert world.platform.registry.release(NAME, "v2").tags["trigger"] == "features"
+    assert len(world.materializations(NAME, "training_set")) == 2
+
+
+def test_a_model_whose_features_cannot_be_read_has_no_code_version_and_does_not_break_the_others(
+    shop: Gifts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(shop.spec.features.transform.partition(":")[0])
+    monkeypatch.setattr(module, "VIEWS", "not views")
+    assert feature_code_version(shop.spec) is None
