@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlops_assets.adapters.memory_deployments import MemoryDeployments, Predictor, SignedPredictor
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
-from mlops_assets.adapters.prediction_log import FEATURE_PREFIX
+from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
 from mlops_assets.core.errors import BadData, NotReady, Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
 from mlops_assets.core.model_spec import Feature
@@ -92,8 +92,8 @@ class MemoryGateway:
 
         Args:
             model: who is asked.
-            rows: ``request_id``, ``unit`` (missing: the request id is the unit), ``event_time`` (UTC), and the features as they
-                are, categories as strings.
+            rows: ``request_id``, ``unit`` (missing: the request id is the unit), ``event_time`` (UTC), entities as in the log
+                (``entity__customer``), and the features as they are, categories as strings.
             gateway: through which one.
 
         Returns one row a request, in their order: ``request_id``, ``release``, ``status`` (200; 404 without a route; 500 where the
@@ -158,6 +158,9 @@ class MemoryGateway:
         frame = pd.DataFrame(fixed)
         for name in _features(rows):
             frame[FEATURE_PREFIX + name] = rows[name].to_numpy()
+        for name in rows.columns:
+            if str(name).startswith(ENTITY_PREFIX):
+                frame[name] = rows[name].to_numpy()
         return frame.astype({"logged_at": "datetime64[us, UTC]", "event_time": "datetime64[us, UTC]"})
 
     def _require_ready(self, route: Route, before: Route | None) -> None:
@@ -202,7 +205,7 @@ def _require_columns(rows: pd.DataFrame) -> None:
 
 
 def _features(rows: pd.DataFrame) -> list[str]:
-    return [str(name) for name in rows.columns if name not in ROW_COLUMNS]
+    return [str(name) for name in rows.columns if name not in ROW_COLUMNS and not str(name).startswith(ENTITY_PREFIX)]
 
 
 def _score(predictor: Predictor, rows: pd.DataFrame) -> np.ndarray:

@@ -44,7 +44,10 @@ class Caller:
         inputs = rows[names].astype(object).where(rows[names].notna(), None).to_dict("records")
         times = [when.isoformat() for when in rows["event_timestamp"]]
         units = rows[self._spec.features.unit].astype(str)
-        return [{"unit": unit, "event_time": when, "inputs": values} for unit, when, values in zip(units, times, inputs, strict=True)]
+        known = rows[list(self._spec.features.entities)].astype(object)
+        entities = known.where(known.notna(), None).to_dict("records")
+        names = ("unit", "event_time", "entities", "inputs")
+        return [dict(zip(names, told, strict=True)) for told in zip(units, times, entities, inputs, strict=True)]
 
 
 class Traffic:

@@ -1,4 +1,4 @@
-"""Ingest what landed, late or rewritten files included, and have the online store follow."""
+"""Ingest what landed, late or rewritten files included, and have the online store follow; then what was served can be computed again."""
 
 import hashlib
 from datetime import date, datetime, timedelta
@@ -31,7 +31,7 @@ def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
     if past and past[0].dagster_run.is_success:
         tick.state = {name: value for name, value in tick.state.items() if name != "online"}
         return
-    ask_for_run(tick, spec, intent, ("online_features",), "online", {}, None, None)
+    ask_for_run(tick, spec, intent, ("online_features", "training_serving_skew"), "online", {}, None, None)
 
 
 def _ingest(tick: Tick, spec: ModelSpec) -> None:
