@@ -56,8 +56,9 @@ bench-gate: install  ## how often a gate is wrong: false promotions, coverage of
 bench-drift: install  ## drift of Parquet files beside Evidently and DuckDB, and false alarms by policy
 	$(BIN)/python -m bench.drift
 
-bench-features: install  ## the point-in-time join through Feast beside bare DuckDB and Feast's own store: time, growth, memory
+bench-features: install  ## the point-in-time join beside bare DuckDB and Feast's own store; the online read beside bare Redis and Feast's
 	$(BIN)/python -m bench.features
+	$(BIN)/python -m bench.online
 
 bench-serving: install  ## a release beside bare ASGI, BentoML's @api, MLflow, MLServer and KServe: requests/s, latency, memory
 	bash deploy/bench_tools.sh
