@@ -101,7 +101,7 @@ def _connect(config: RepoConfig) -> None:
     if ray.is_initialized():
         return
     host, _, port = _address(config.offline_store).removeprefix("ray://").rpartition(":")
-    if host:  # Ray itself would try for a quarter of an hour.
+    if host:  # Ray itself would try for minutes.
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     ensure_ray_initialized(config, force_reinit=True)
 
