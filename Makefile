@@ -37,7 +37,7 @@ check: install  ## ruff, mypy, layers, definitions
 	$(BIN)/dg check defs
 
 lock: install  ## requirements.lock anew from pyproject.toml, deploy/serving.lock from deploy/serving.in
-	$(BIN)/uv pip compile --quiet --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --extra dev --extra ray --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements.lock deploy/serving.in -o deploy/serving.lock
 	$(BIN)/python deploy/bootstrap_lock.py
 

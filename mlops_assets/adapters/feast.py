@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +29,7 @@ from mlops_assets.core.model_spec import Features
 from mlops_assets.ports import ObjectStore
 from mlops_assets.settings import sqlite_url
 
-_OFFLINE = "mlops_assets.adapters.feast_offline.AsKnownOfflineStore"
+_OFFLINE = ("mlops_assets.adapters.feast_offline.AsKnownOfflineStore", "mlops_assets.adapters.feast_ray.AsKnownRayOfflineStore")
 
 
 class FeastFeatureStore:
@@ -143,13 +144,22 @@ def _open(repo: Path, home: Path, registry: Path, online: dict[str, Any]) -> Any
 
     document = yaml.safe_load((repo / "feature_store.yaml").read_text())
     document["registry"] = {"registry_type": "file", "path": str(registry / "registry.db"), "cache_ttl_seconds": 0}
-    if (offline := document["offline_store"])["type"] != _OFFLINE:
-        # Others lose the order of the rows, or rows, and show what was written later.
-        raise SpecError(f"feature_store.yaml: got offline_store type {offline['type']!r}, expected {_OFFLINE}: write that")
     spill = home / "spill"
     spill.mkdir(parents=True, exist_ok=True)
-    document |= {"project": PROJECT, "offline_store": {**offline, "temp_directory": str(spill)}, "online_store": online}
+    offline = {"temp_directory": str(spill), **_offline(document["offline_store"])}
+    document |= {"project": PROJECT, "offline_store": offline, "online_store": online}
     return FeatureStore(config=RepoConfig(repo_path=str(repo.resolve()), **document))
+
+
+def _offline(said: dict[str, Any]) -> dict[str, Any]:
+    """What ``feature_store.yaml`` says of the offline store, if it is one of ours."""
+    if said["type"] not in _OFFLINE:
+        # Others lose the order of the rows, or rows, and show what was written later.
+        names = " or, for a Ray cluster, ".join(_OFFLINE)
+        raise SpecError(f"feature_store.yaml: got offline_store type {said['type']!r}, expected {names}: write one of them")
+    if said["type"] == _OFFLINE[1] and find_spec("ray") is None:
+        raise SpecError(f"feature_store.yaml: offline_store type {said['type']} needs Ray: install mlops-assets[ray]")
+    return said
 
 
 def _feast_objects(definitions: FeatureDefinitions, mirror: Mirror) -> list[Any]:

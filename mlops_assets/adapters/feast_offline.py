@@ -5,12 +5,11 @@ to its DuckDB store. It runs inside a memory limit and writes to a temporary fol
 """
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import pandas as pd
@@ -27,10 +26,9 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 
-from mlops_assets.adapters.point_in_time import Key, Rows, Span, Value, columns_query, join_query, quoted, span_query, text
-from mlops_assets.core.errors import BadData, Unavailable
-
-_EVENTS = quoted("mlops events")
+from mlops_assets.adapters.duckdb_join import EVENTS, Limits, connection
+from mlops_assets.adapters.point_in_time import Key, Rows, Span, Value, columns_query, join_query, span_query, text
+from mlops_assets.core.errors import BadData
 
 
 class AsKnownOfflineStoreConfig(DuckDBOfflineStoreConfig):
@@ -51,6 +49,8 @@ class AsKnownOfflineStoreConfig(DuckDBOfflineStoreConfig):
 class AsKnownOfflineStore(DuckDBOfflineStore):
     """An offline store that answers with what was known at the time of each event, every event once, in the caller's order."""
 
+    supports_filter_by_created_timestamp = True
+
     @staticmethod
     def get_historical_features(
         config: RepoConfig,
@@ -61,8 +61,8 @@ class AsKnownOfflineStore(DuckDBOfflineStore):
         project: str,
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = True,  # noqa: ARG004
-        start_date: datetime | None = None,
-        end_date: datetime | None = None,
+        start_date: datetime | None = None,  # noqa: ARG004
+        end_date: datetime | None = None,  # noqa: ARG004
     ) -> RetrievalJob:
         """See Feast's ``OfflineStore``. ``entity_df`` may be a query of DuckDB's, e.g. ``SELECT * FROM 'events.parquet'``.
 
@@ -71,11 +71,7 @@ class AsKnownOfflineStore(DuckDBOfflineStore):
         Raises:
             BadData: if there are no events, if none of their columns is a time, or if a view's rows are not in Parquet files here.
         """
-        if entity_df is None:
-            raise BadData(f"got start {start_date} and end {end_date} but no entity_df: expected the events to look features up for")
-        views = [_rows(config, view, feature_refs, full_feature_names) for view in feature_views]
-        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        return AsKnownRetrievalJob(config, entity_df, views, feature_refs, on_demand, full_feature_names)
+        return AsKnownRetrievalJob.of(config, feature_views, feature_refs, entity_df, registry, project, full_feature_names)
 
 
 class AsKnownRetrievalJob(RetrievalJob):
@@ -93,20 +89,41 @@ class AsKnownRetrievalJob(RetrievalJob):
         self._config = config
         self._on_demand = on_demand
         self._full_feature_names = full_feature_names
+        settings: Any = config.offline_store
+        self._limits = Limits(settings.memory_limit, settings.temp_directory, settings.threads)
         frame = isinstance(entity_df, pd.DataFrame)
         self._table = pa.Table.from_pandas(entity_df, preserve_index=False) if frame else None
-        self._events = _EVENTS if frame else f"({entity_df})"
-        with self._connection() as connection:
-            described = connection.execute(columns_query(self._events)).fetchall()
+        self._events = EVENTS if frame else f"({entity_df})"
+        self._views = views
+        with self._connection() as opened:
+            described = opened.execute(columns_query(self._events)).fetchall()
             columns = {row[0]: str(row[1]) for row in described}
-            asked_at = _asked_at(columns)
+            self._asked_at = _asked_at(columns)
             _check_columns(columns, views)
-            first, last, count = connection.execute(span_query(self._events, asked_at)).fetchall()[0]
+            first, last, count = opened.execute(span_query(self._events, self._asked_at)).fetchall()[0]
         # A query may select others the next time: a sample, or what is newest.
         span = Span(first, last, count) if frame and first else None
-        self._query = join_query(self._events, list(columns), asked_at, views, span)
-        keys = [name for name in columns if name != asked_at]
+        self._query = join_query(self._events, list(columns), self._asked_at, views, span)
+        keys = [name for name in columns if name != self._asked_at]
         self._metadata = RetrievalMetadata(feature_refs, keys, first, last)
+
+    @classmethod
+    def of(
+        cls,
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool,
+    ) -> Self:
+        """What Feast asks an offline store for, as a job."""
+        if entity_df is None:
+            raise BadData("got no entity_df, or times alone: expected the events to look features up for")
+        views = [_rows(config, view, feature_refs, full_feature_names) for view in feature_views]
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        return cls(config, entity_df, views, feature_refs, on_demand, full_feature_names)
 
     @property
     def full_feature_names(self) -> bool:
@@ -138,31 +155,25 @@ class AsKnownRetrievalJob(RetrievalJob):
             if self._on_demand:
                 pq.write_table(self.to_arrow(), scratch)
             else:
-                with self._connection() as connection:
-                    connection.execute(f"COPY ({self._query}) TO {text(str(scratch))} (FORMAT parquet)").fetchall()
+                self._write(scratch)
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
 
+    def _write(self, path: Path) -> None:
+        with self._connection() as opened:
+            opened.execute(f"COPY ({self._query}) TO {text(str(path))} (FORMAT parquet)").fetchall()
+
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with self._connection() as connection:
-            return connection.sql(self._query).to_arrow_table()
+        with self._connection() as opened:
+            return opened.sql(self._query).to_arrow_table()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
         return frame
 
-    @contextmanager
-    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        settings = self._config.offline_store
-        with tempfile.TemporaryDirectory(prefix="mlops-join-", dir=settings.temp_directory) as folder, _duckdb_errors(settings):
-            options = {"memory_limit": settings.memory_limit, "temp_directory": folder}
-            options |= {"threads": str(settings.threads)} if settings.threads else {}
-            with duckdb.connect(config=options) as connection:
-                connection.execute("SET TimeZone = 'UTC'")  # times without a zone are UTC, as Feast takes them
-                if self._table is not None:
-                    connection.register("mlops events", self._table)
-                yield connection
+    def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        return connection(self._limits, self._table)
 
 
 def _rows(config: RepoConfig, view: FeatureView, feature_refs: Sequence[str], full_names: bool) -> Rows:
@@ -217,14 +228,3 @@ def _check_columns(columns: dict[str, str], views: Sequence[Rows]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadData(f"the answer would have {', '.join(twice)} twice: rename or drop it from the events, or ask for full feature names")
-
-
-@contextmanager
-def _duckdb_errors(settings: Any) -> Iterator[None]:
-    try:
-        yield
-    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        mend = f"raise memory_limit ({settings.memory_limit}) in feature_store.yaml, or make room in its temp_directory"
-        raise Unavailable(f"DuckDB could not join the features: {error}; {mend}, and try again") from error
-    except duckdb.Error as error:
-        raise BadData(f"DuckDB could not join the features: {error}; mend the events or the rows of the view") from error

@@ -61,6 +61,11 @@ def both(tmp_path: Path) -> tuple[FeatureStore, FeatureStore]:
 
 @pytest.fixture(scope="module")
 def flights() -> tuple[Features, dict[str, pd.DataFrame], pd.DataFrame]:
+    return real_flights()
+
+
+def real_flights() -> tuple[Features, dict[str, pd.DataFrame], pd.DataFrame]:
+    """The model's features, three days of its views, and the flights of six days in no order."""
     days = [DAY - timedelta(days=back) for back in reversed(range(6))]
     read = {"events": landing.events, "labels": landing.labels, "weather": landing.weather}
     datasets = {name: pd.concat([of_day(day) for day in days], ignore_index=True) for name, of_day in read.items()}

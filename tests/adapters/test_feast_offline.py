@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,36 +34,38 @@ def rows(path: Path, *values: tuple[Any, ...], columns: str = "shop town event w
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """A Feast store with one view of ``sales`` by the entities given."""
+    return partial(shop_store, tmp_path)
+
+
+def shop_store(
+    folder: Path,
+    path: Path,
+    entities: tuple[str, ...] = ("shop",),
+    offline: dict[str, Any] | None = None,
+    ttl: timedelta | None = None,
+    **source: Any,
+) -> Any:
     import feast
     from feast.types import Float64, String
 
-    def made(
-        path: Path,
-        entities: tuple[str, ...] = ("shop",),
-        offline: dict[str, Any] | None = None,
-        ttl: timedelta | None = None,
-        **source: Any,
-    ) -> Any:
-        config = feast.RepoConfig(
-            project="shops",
-            provider="local",
-            repo_path=str(tmp_path),
-            registry={"registry_type": "file", "path": str(tmp_path / "registry.db")},
-            offline_store={"type": OFFLINE, **(offline or {})},
-            online_store={"type": "sqlite", "path": str(tmp_path / "online.db")},
-            entity_key_serialization_version=3,
-        )
-        store = feast.FeatureStore(config=config)
-        named = [feast.Entity(name=name, join_keys=[name], value_type=feast.ValueType.STRING) for name in entities]
-        columns = {"timestamp_field": "event", "created_timestamp_column": "written", **source}
-        schema = [*(feast.Field(name=name, dtype=String) for name in entities), feast.Field(name="sales", dtype=Float64)]
-        view = feast.FeatureView(
-            name="sales_of", entities=named, ttl=ttl, schema=schema, source=feast.FileSource(name="sales_of", path=str(path), **columns)
-        )
-        store.apply([*named, view])
-        return store
-
-    return made
+    config = feast.RepoConfig(
+        project="shops",
+        provider="local",
+        repo_path=str(folder),
+        registry={"registry_type": "file", "path": str(folder / "registry.db")},
+        offline_store={"type": OFFLINE, **(offline or {})},
+        online_store={"type": "sqlite", "path": str(folder / "online.db")},
+        entity_key_serialization_version=3,
+    )
+    store = feast.FeatureStore(config=config)
+    named = [feast.Entity(name=name, join_keys=[name], value_type=feast.ValueType.STRING) for name in entities]
+    columns = {"timestamp_field": "event", "created_timestamp_column": "written", **source}
+    schema = [*(feast.Field(name=name, dtype=String) for name in entities), feast.Field(name="sales", dtype=Float64)]
+    view = feast.FeatureView(
+        name="sales_of", entities=named, ttl=ttl, schema=schema, source=feast.FileSource(name="sales_of", path=str(path), **columns)
+    )
+    store.apply([*named, view])
+    return store
 
 
 def events(*asking: tuple[Any, ...], columns: str = "shop town event_timestamp") -> pd.DataFrame:
@@ -195,5 +198,6 @@ def test_another_offline_store_in_the_configuration_is_refused(tmp_path: Path) -
         "project: shops\nprovider: local\nregistry: r.db\noffline_store: {type: duckdb}\nonline_store: {type: sqlite}\n"
     )
     store = FeastFeatureStore(tmp_path, tmp_path / "home", MemoryObjectStore())
-    with pytest.raises(SpecError, match=r"got offline_store type 'duckdb', expected mlops_assets.*write that"):
+    message = r"got offline_store type 'duckdb', expected .*\.AsKnownOfflineStore or.*\.AsKnownRayOfflineStore: write one of them"
+    with pytest.raises(SpecError, match=message):
         store.as_of(SHOPS, asked(("a", "05T10:00")))
