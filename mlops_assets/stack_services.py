@@ -140,7 +140,7 @@ def _mlflow(settings: Settings) -> Service:
 
 def _code(settings: Settings, definitions: str) -> Service:
     port = settings.code_server_port
-    command = [sys.executable, "-m", "dagster", "api", "grpc", "--host", HOST, "--port", str(port), "--module-name", definitions]
+    command = [sys.executable, "-m", "mlops_assets.code_server", "--host", HOST, "--port", str(port), "--module-name", definitions]
     command += ["--location-name", "mlops_assets", "--log-level", "warning"]
     program = _program(settings, CODE, *command, directory=PROJECT)
     return Service(program, (port,), _listens(port), (S3,))

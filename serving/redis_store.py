@@ -48,7 +48,12 @@ class RedisStore:
             connection = await self._connected()
         asked = b"".join([hiredis.pack_command(("HMGET", redis_key(kind, value), *self._fields[kind])) for kind, value in keys])
         replies = await connection.ask(asked, len(keys))
-        return [[read_redis(reply[part]) for part in self._slices[kind]] for (kind, _), reply in zip(keys, replies, strict=True)]
+        return [self._read(kind, reply) for (kind, _), reply in zip(keys, replies, strict=True)]
+
+    def _read(self, kind: str, reply: Any) -> list[Held | None]:
+        if not isinstance(reply, list) or len(reply) != len(self._fields[kind]):
+            raise Unavailable(f"got {str(reply)[:60]!r} for an entity, expected {len(self._fields[kind])} fields: is this a Redis?")
+        return [read_redis(reply[part]) for part in self._slices[kind]]
 
     def give_up(self) -> None:
         if self._connection is not None:

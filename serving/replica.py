@@ -151,11 +151,14 @@ class Replica:
         """See that the online store holds what the release was trained on; harmless as long as it holds nothing.
 
         Raises:
-            NotReady: with the fields that differ.
+            NotReady: with the fields that differ, or because it is not to be read what the store holds.
         """
         if signature.features is None:
             return
-        found = read_version(self._objects, signature.features.service)
+        try:
+            found = read_version(self._objects, signature.features.service)
+        except BadData as error:  # which is mended by others, and then the release is
+            raise NotReady(str(error)) from error
         differences = signature.features.differences(found) if found else ()
         if differences:
             raise NotReady(

@@ -81,7 +81,7 @@ class FeastFeatureStore:
         definitions = feature_rows.load_definitions(features.transform)
         version = definitions.version(features.service)
         with self._ready(features.transform, definitions) as store, self._lock.exclusive():
-            if read_version(self._objects, features.service) != version:  # said before there are values that are otherwise
+            if not self._is_filled_by(version):  # said before there are values that are otherwise
                 write_version(self._objects, version, None)
             written = sum(self._write_online(store, definitions.view(part.name), until) for part in version.views)
         write_version(self._objects, version, until)
@@ -102,6 +102,12 @@ class FeastFeatureStore:
 
     def version(self, features: Features) -> FeatureVersion:
         return feature_rows.load_definitions(features.transform).version(features.service)
+
+    def _is_filled_by(self, version: FeatureVersion) -> bool:
+        try:
+            return read_version(self._objects, version.service) == version
+        except BadData:
+            return False
 
     def _write_online(self, store: Any, view: View, until: datetime) -> int:
         """Write what changed since the last time. Feast's own materialization neither expires values nor heeds late ones."""
@@ -218,7 +224,7 @@ def _feast_errors(doing: str) -> Iterator[None]:
         yield
     except RedisError as error:
         raise Unavailable(f"Feast could not {doing}: Redis says {error}; see that it runs, and try again") from error
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         raise Unavailable(f"Feast could not {doing}: its online store says {error}; try again, or delete its folder") from error
     except FeastError as error:
         raise BadData(f"Feast could not {doing}: {error}; mend the definitions in the feature module, or the rows of the view") from error

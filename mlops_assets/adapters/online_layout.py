@@ -49,11 +49,18 @@ def write_version(objects: ObjectStore, version: FeatureVersion, until: datetime
 
 
 def read_version(objects: ObjectStore, service: str) -> FeatureVersion | None:
-    """By which definitions the online store was filled; None if it never was."""
+    """By which definitions the online store was filled; None if it never was.
+
+    Raises:
+        BadData: if what says so cannot be read.
+    """
+    key = _version_key(service)
     try:
-        return FeatureVersion.from_document(json.loads(objects.get(_version_key(service)))["version"])
+        return FeatureVersion.from_document(json.loads(objects.get(key))["version"])
     except NotFound:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{key} is not what online_features writes ({error!r}): materialize online_features again") from error
 
 
 def entity_key(entity: str, value: str) -> bytes:

@@ -142,9 +142,10 @@ def victims(story: demo.Story, name: str) -> list[int]:
 
 
 def run_workers(code_server: int) -> Iterator[int]:
+    """Runs are forked from a process that the code server has for it."""
     for child in psutil.Process(code_server).children(recursive=True):
         try:
-            if "spawn_main" in " ".join(child.cmdline()):
+            if child.ppid() != code_server:
                 yield child.pid
         except psutil.NoSuchProcess:
             continue

@@ -1,6 +1,7 @@
 """Inputs that a request leaves out come from the online store, or what the model declares for it when they cannot."""
 
 import asyncio
+import contextlib
 import math
 import socket
 import threading
@@ -17,6 +18,7 @@ import pytest
 from mlops_assets.adapters.feast import FeastFeatureStore
 from mlops_assets.adapters.online_layout import read_version, write_version
 from mlops_assets.adapters.prediction_log import S3PredictionLog
+from mlops_assets.core.errors import Unavailable
 from mlops_assets.core.feature_views import Field
 from mlops_assets.core.model_spec import Feature, Features, Online
 from mlops_assets.core.signature import Signature
@@ -324,6 +326,52 @@ def test_a_release_of_other_features_is_not_ready_and_says_which(shop: Shop) -> 
     assert predict(client).status_code == 503
     write_version(shop.world.objects.kept, trained_on, None)  # it was filled by the release's definitions again
     eventually(lambda: client.get("/ready").status_code == 200, within=5)
+
+
+def test_what_says_so_may_be_corrupt_until_it_is_written_again(shop: Shop) -> None:
+    shop.fill()
+    shop.world.objects.kept.put("tables/features/online/shops_v1.json", b'{"version": {"service"')
+    client = shop.world.serve(shop.model(), shop.model().digest)
+    eventually(lambda: "materialize online_features again" in client.get("/ready").text)
+    shop.store.materialize(SHOPS, NOW)
+    eventually(lambda: client.get("/ready").status_code == 200, within=5)
+    assert predict(client).json()["score"] == pytest.approx(score(0.75, 0, 0.5, 1))
+
+
+def test_a_corrupt_sqlite_file_is_stood_in_for_and_filled_again_when_it_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    shop = Shop(tmp_path, sqlite_url(file), None)
+    shop.fill()
+    file.write_bytes(b"no database " * 1000)
+    client = shop.ready()
+    assert predict(client).json()["score"] == pytest.approx(score(0, -1, 0, 1))
+    shop.write("town_weather", ("Ulm", timedelta(minutes=30), 0.25))
+    other = FeastFeatureStore(REPO, tmp_path / "feast", shop.world.objects.kept, shop.url)
+    with pytest.raises(Unavailable, match="delete"):
+        other.materialize(SHOPS, NOW)
+    file.unlink()
+    assert FeastFeatureStore(REPO, tmp_path / "feast", shop.world.objects.kept, shop.url).materialize(SHOPS, NOW) == 5
+    shop.world.close()
+
+
+@pytest.mark.parametrize("reply", [b"$5\r\nhello\r\n", b"*2\r\n$3\r\nabc\r\n", b"!!\r\n", b"-ERR no\r\n"])
+def test_whatever_a_redis_answers_is_no_failure_of_the_release(redis_shop: Shop, reply: bytes) -> None:
+    redis_shop.fill()
+
+    def answer(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.recv(65536)
+                connection.sendall(reply)
+
+    with socket.create_server((HOST, 0)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        redis_shop.world.told["online_url"] = f"redis://{HOST}:{listener.getsockname()[1]}/0"
+        client = redis_shop.ready(online_timeout=0.3)
+        assert predict(client).json()["score"] == pytest.approx(score(0, -1, 0, 1))
+        assert predict(client).status_code == 200
+    assert redis_shop.world.counted("failed") == 0
 
 
 def test_the_store_says_by_which_definitions_it_was_filled(shop: Shop) -> None:
