@@ -24,5 +24,6 @@ def train(features: pd.DataFrame, label: np.ndarray, *, seed: int, **hyperparame
     ``hyperparameters`` are LightGBM's, and override :data:`DEFAULTS`. The same rows and seed give the same trees.
     """
     # Categories come as their place in a list and are split like numbers: ONNX knows no other split.
-    fixed = {"random_state": seed, "deterministic": True, "force_row_wise": True, "n_jobs": 2, "verbose": -1}
+    # One thread: two wait for each other where something else wants the processor, ten times longer than they save.
+    fixed = {"random_state": seed, "deterministic": True, "force_row_wise": True, "n_jobs": 1, "verbose": -1}
     return LGBMClassifier(**{**DEFAULTS, **hyperparameters, **fixed}).fit(features, label)
