@@ -6,6 +6,7 @@ that takes a tenth of one. Here a process without threads imports them once, and
 """
 
 import multiprocessing
+from multiprocessing.forkserver import ensure_running
 from typing import Any
 
 from dagster._cli.api import grpc_command
@@ -21,6 +22,7 @@ class ForkingApiServer(server.DagsterApiServer):
         super().__init__(*given, **named)
         self._mp_ctx = multiprocessing.get_context("forkserver")
         self._mp_ctx.set_forkserver_preload(list(PRELOADED))
+        ensure_running()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every run needs, imported: by the process that runs are forked from."""
 
 import importlib
+from contextlib import suppress
 
 for name in (
     "mlops_assets.definitions",
@@ -15,3 +16,6 @@ for name in (
     "scipy.stats",
 ):
     importlib.import_module(name)
+
+with suppress(Exception):  # the users' modules may raise anything, and then each run says what
+    importlib.import_module("mlops_assets.definitions").load_specs()
