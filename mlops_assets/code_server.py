@@ -12,7 +12,7 @@ from typing import Any
 from dagster._cli.api import grpc_command
 from dagster._grpc import server
 
-PRELOADED = ("dagster._grpc.impl", "mlops_assets.preloaded")
+PRELOADED = ("dagster._cli.api", "dagster._grpc.server", "mlops_assets.preloaded")
 
 
 class ForkingApiServer(server.DagsterApiServer):

@@ -4,6 +4,15 @@ import importlib
 from contextlib import suppress
 
 for name in (
+    # of Dagster's instance, which each run opens anew
+    "dagster._core.launcher.default_run_launcher",
+    "dagster._core.run_coordinator.queued_run_coordinator",
+    "dagster._core.storage.event_log.sqlite",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.runs.sqlite",
+    "dagster._core.storage.schedules.sqlite",
+    "dagster._core.storage.sqlite_storage",
+    # ours, and what they import late
     "mlops_assets.definitions",
     "mlops_assets.adapters.local",
     "mlops_assets.adapters.envoy",
