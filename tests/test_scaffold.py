@@ -18,6 +18,7 @@ import yaml
 import feature_repo
 import mlops_assets.defs
 from mlops_assets.adapters import landing, onnx_export, tables
+from mlops_assets.adapters.feature_rows import load_definitions
 from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
 from mlops_assets.adapters.s3 import S3ObjectStore
@@ -88,13 +89,13 @@ def platform(spec: ModelSpec, sample) -> SimpleNamespace:
             assert landed.quarantined == ()
             assert len(landed.rows) >= dataset.min_rows
             tables.write_day(objects, spec.name, name, day, landed.rows)
-    transform = data.load(spec.features.transform)
+    transform, definitions = data.load(spec.features.transform), load_definitions(spec.features.transform)
     for first in range(0, DAYS, 10):
         datasets = data.read_datasets(platform, spec, days[first] - spec.features.lookback, days[first + 9])
         views = transform(datasets, midnight(days[first]), midnight(days[first + 9]) + timedelta(days=1))
         for view, rows in views.items():
             for day, of_day in rows.groupby(rows["event_timestamp"].dt.date):
-                features.write(view, day, of_day)
+                features.write(definitions.view(view), day, of_day, midnight(day))
     return platform
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from mlops_assets.adapters import feature_rows
 from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror, replace_rows, schema_digest
-from mlops_assets.core.errors import BadData, SpecError, Unavailable
+from mlops_assets.core.errors import BadData, NotFound, SpecError, Unavailable
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, View
 from mlops_assets.core.model_spec import Features
 from mlops_assets.ports import ObjectStore
@@ -50,10 +50,14 @@ class FeastFeatureStore:
         self._feast: Any = None
         self._applied: dict[str, FeatureDefinitions] = {}
 
-    def write(self, view: str, day: date, rows: pd.DataFrame) -> None:
+    def write(self, view: View, day: date, rows: pd.DataFrame, written_at: datetime) -> None:
+        key = f"{PREFIX}/{view.name}/{day}.parquet"
+        written = feature_rows.rewritten(view, day, self._stored(key), rows, written_at)
+        if written is None:
+            return
         buffer = io.BytesIO()
-        feature_rows.check_day(view, day, rows).to_parquet(buffer, index=False)
-        self._objects.put(f"{PREFIX}/{view}/{day}.parquet", buffer.getvalue())
+        written.to_parquet(buffer, index=False)
+        self._objects.put(key, buffer.getvalue())
 
     def as_of(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
         definitions = feature_rows.load_definitions(features.transform)
@@ -90,6 +94,12 @@ class FeastFeatureStore:
 
     def service_hash(self, features: Features) -> str:
         return feature_rows.load_definitions(features.transform).service_hash(features.service)
+
+    def _stored(self, key: str) -> pd.DataFrame | None:
+        try:
+            return pd.read_parquet(io.BytesIO(self._objects.get(key)))
+        except NotFound:
+            return None
 
     def _write_online(self, store: Any, view: View, until: datetime) -> int:
         """Write what changed since the last time. Feast's own materialization neither expires values nor heeds late ones."""

@@ -16,8 +16,11 @@ class MemoryFeatureStore:
         self._days: dict[str, dict[date, pd.DataFrame]] = {}
         self._online: dict[str, pd.DataFrame] = {}
 
-    def write(self, view: str, day: date, rows: pd.DataFrame) -> None:
-        self._days.setdefault(view, {})[day] = feature_rows.check_day(view, day, rows)
+    def write(self, view: View, day: date, rows: pd.DataFrame, written_at: datetime) -> None:
+        days = self._days.setdefault(view.name, {})
+        written = feature_rows.rewritten(view, day, days.get(day), rows, written_at)
+        if written is not None:
+            days[day] = written
 
     def as_of(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
         projection = feature_rows.load_definitions(features.transform).projection(features.service)

@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from mlops_assets.adapters import landing, tables
+from mlops_assets.adapters import feature_rows, landing, tables
 from mlops_assets.assets import keys
 from mlops_assets.assets.documents import TrainingSet
 from mlops_assets.core.errors import BadData
@@ -68,11 +68,12 @@ def _features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         days = _days(context.partition_keys)
         start, end = _midnight(days[0]), _midnight(days[-1] + timedelta(days=1))
         datasets = read_datasets(platform, spec, days[0] - spec.features.lookback, days[-1])
-        views = load(spec.features.transform)(datasets, start, end)
+        views, settled = load(spec.features.transform)(datasets, start, end), settled_until(platform, spec)
+        definitions = feature_rows.load_definitions(spec.features.transform)
         for view, rows in views.items():
             by_day = dict(list(rows.groupby(rows["event_timestamp"].dt.date))) if len(rows) else {}
             for day in days:
-                platform.features.write(view, day, by_day.get(day, rows.iloc[:0]))
+                platform.features.write(definitions.view(view), day, by_day.get(day, rows.iloc[:0]), settled)
         return dg.MaterializeResult(metadata={f"rows_{view}": len(rows) for view, rows in views.items()})
 
     return features
@@ -173,6 +174,21 @@ def data_time(platform: Platform, spec: ModelSpec) -> datetime:
     if not days:
         raise BadData(f"{spec.name} has no events yet: land files under {landing.prefix(spec.name)}events/ and materialize events")
     return _midnight(days[-1] + timedelta(days=1))
+
+
+def settled_until(platform: Platform, spec: ModelSpec) -> datetime:
+    """The time up to which features stay as they are, whatever is written of them later: a label's horizon before the end of the data.
+
+    No training set until now has an event from after it, so that none changes. And a day may be completed by files that land one after the
+    other, without being trained on as it was when the first had come: the transform's own word counts until its events' labels are due.
+
+    It follows the data, since the clock may lie years after data that is played again; the clock counts where it is earlier, as in the
+    middle of the newest day. Where many days land at once, what changes with them of the days before counts from a horizon before their
+    end: when in between it became known nobody can say, and later is too late at worst, never too early.
+    """
+    days = tables.days(platform.objects, spec.name, "events")
+    end = _midnight(days[-1] + timedelta(days=1)) if days else _midnight(spec.data.start)
+    return min(platform.clock(), end - spec.label.horizon)
 
 
 def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.DataFrame:
