@@ -43,7 +43,7 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
     )
     def ingested(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         landed = [landing.read_day(platform.objects, spec.name, name, dataset, day) for day in _days(context.partition_keys)]
-        digests = [tables.write_day(platform.objects, spec.name, name, day.day, day.rows) for day in landed]
+        digests = [tables.write_day(platform.objects, spec.name, name, day.day, day.versions) for day in landed]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(tables.digests(digests)),
             metadata=_ingest_metadata(landed),
@@ -158,10 +158,16 @@ def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     return online_features
 
 
-def read_datasets(platform: Platform, spec: ModelSpec, start: date, end: date) -> dict[str, pd.DataFrame]:
-    """Every dataset's validated rows of the days ``[start, end]``, with its columns even where there are no rows."""
+def read_datasets(platform: Platform, spec: ModelSpec, start: date, end: date, known_by: datetime | None = None) -> dict[str, pd.DataFrame]:
+    """Every dataset's validated rows of the days ``[start, end]``, with its columns even where there are no rows.
+
+    Of a row with several versions it is the newest, or the newest that was known by a time.
+    """
     found = {name: tables.read_days(platform.objects, spec.name, name, start, end) for name in spec.data.datasets}
-    return {name: rows if len(rows) else landing.empty(spec.data.datasets[name]) for name, rows in found.items()}
+    declared = spec.data.datasets
+    return {
+        name: landing.newest(declared[name], rows, known_by) if len(rows) else landing.empty(declared[name]) for name, rows in found.items()
+    }
 
 
 def data_time(platform: Platform, spec: ModelSpec) -> datetime:
@@ -194,15 +200,13 @@ def settled_until(platform: Platform, spec: ModelSpec) -> datetime:
 def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.DataFrame:
     """Events whose label is older than its horizon at ``as_of``, with label and features as of the event.
 
-    An event without a label by then (a cancelled flight, say) is not among them: it is neither a yes nor a no.
+    An event without a label by then (a cancelled flight, say) is not among them: it is neither a yes nor a no. Of an event or label that
+    was corrected, the version counts that was known at ``as_of``.
     """
     newest = as_of - spec.label.horizon
     oldest = newest - spec.holdout.window - spec.training.window
-    datasets = read_datasets(platform, spec, oldest.date(), as_of.date())
+    datasets = read_datasets(platform, spec, oldest.date(), as_of.date(), known_by=as_of)
     events, labels = datasets["events"], datasets["labels"]
-    known_at = spec.data.datasets["labels"].known_at
-    if known_at is not None:
-        labels = labels[labels[known_at] <= as_of]
     event_key, event_time = list(spec.data.datasets["events"].key), spec.data.datasets["events"].time
     due = events[(events[event_time] >= oldest) & (events[event_time] < newest)]
     joined = due.merge(labels[[*event_key, spec.label.column]], on=event_key, how="inner")
