@@ -5,19 +5,22 @@ from datetime import UTC, date, datetime, time, timedelta
 from importlib import import_module
 
 import dagster as dg
-import numpy as np
 import pandas as pd
 
 from mlops_assets.adapters import feature_rows, landing, tables
 from mlops_assets.assets import keys
+from mlops_assets.assets.data_checks import (
+    feature_schema_check,
+    leakage_check,
+    null_rate_check,
+    parity_check,
+    schema_check,
+    volume_check,
+)
 from mlops_assets.assets.documents import TrainingSet
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.model_spec import Dataset, ModelSpec
-from mlops_assets.core.signature import encode
 from mlops_assets.ports import Platform
-
-LEAK_AUC = 0.995
-"""A single feature that ranks the outcomes better than this is taken for a copy of the label."""
 
 PARITY_SAMPLE = 200
 """How many entities the online store is compared on."""
@@ -47,7 +50,7 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
         return dg.MaterializeResult(
             data_version=dg.DataVersion(tables.digests(digests)),
             metadata=_ingest_metadata(landed),
-            check_results=[_schema_check(spec, landed), _null_rate_check(dataset, landed), _volume_check(dataset, landed)],
+            check_results=[schema_check(spec, landed), null_rate_check(dataset, landed), volume_check(dataset, landed)],
         )
 
     return ingested
@@ -129,7 +132,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "training_digest": parts[0],
                 "holdout_digest": parts[1],
             },
-            check_results=[_leakage_check(spec, training, holdout), _feature_schema_check(spec, training)],
+            check_results=[leakage_check(spec, training, holdout), feature_schema_check(spec, training)],
         )
 
     return training_set
@@ -150,9 +153,12 @@ def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     def online_features(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         until = data_time(platform, spec)
         written = platform.features.materialize(spec.features, until)
+        entities = newest_entities(platform, spec, until)
+        offline = platform.features.as_of(spec.features, entities.assign(event_timestamp=until))
+        online = platform.features.online(spec.features, entities)
         return dg.MaterializeResult(
             metadata={"entities_written": written, "as_of": dg.MetadataValue.timestamp(until)},
-            check_results=[_parity_check(platform, spec, until)],
+            check_results=[parity_check(spec, entities, offline, online)],
         )
 
     return online_features
@@ -216,6 +222,12 @@ def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.Da
     return platform.features.as_of(spec.features, ordered)
 
 
+def newest_entities(platform: Platform, spec: ModelSpec, until: datetime) -> pd.DataFrame:
+    """The newest events, on whose entities the online store is compared."""
+    newest = read_datasets(platform, spec, (until - timedelta(days=1)).date(), until.date())["events"]
+    return newest.tail(PARITY_SAMPLE).reset_index(drop=True)
+
+
 def split_holdout(spec: ModelSpec, rows: pd.DataFrame, as_of: datetime) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to train on, and the newest window that is only judged on.
 
@@ -255,97 +267,6 @@ def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataV
         "files": sum(day.files for day in landed),
         "quarantined_files": len(refused),
     } | ({"quarantined": dg.MetadataValue.table(records)} if records else {})
-
-
-def _schema_check(spec: ModelSpec, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
-    files = sum(day.files for day in landed)
-    refused = [item for day in landed for item in day.quarantined]
-    share, limit = len(refused) / max(files, 1), spec.data.max_quarantined_share
-    return dg.AssetCheckResult(
-        check_name="schema",
-        passed=share <= limit,
-        description=refused[0].reason if refused else None,
-        metadata={"quarantined_share": share, "max_quarantined_share": limit, "quarantined_files": len(refused), "files": files},
-    )
-
-
-def _null_rate_check(dataset: Dataset, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
-    rows = pd.concat([day.rows for day in landed])
-    rates = rows.isna().mean() if len(rows) else pd.Series(dtype=float)
-    above = {name: float(rate) for name, rate in rates.items() if rate > dataset.columns[str(name)].max_null_rate}
-    return dg.AssetCheckResult(
-        check_name="null_rate",
-        passed=not above,
-        description="; ".join(
-            f"{name}: {rate:.1%} null, at most {dataset.columns[str(name)].max_null_rate:.1%}" for name, rate in above.items()
-        )
-        or None,
-        metadata={"highest_null_rate": float(rates.max()) if len(rates) else 0.0},
-    )
-
-
-def _volume_check(dataset: Dataset, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
-    thin = [f"{day.day}: {len(day.rows)}" for day in landed if len(day.rows) < dataset.min_rows]
-    return dg.AssetCheckResult(
-        check_name="volume",
-        passed=not thin,
-        description=f"fewer than {dataset.min_rows} rows on {', '.join(thin)}" if thin else None,
-        metadata={"min_rows": dataset.min_rows, "fewest_rows": min(len(day.rows) for day in landed)},
-    )
-
-
-def _leakage_check(spec: ModelSpec, training: pd.DataFrame, holdout: pd.DataFrame) -> dg.AssetCheckResult:
-    from mlops_assets.core.comparison import auc
-
-    overlap = bool(training["event_timestamp"].max() >= holdout["event_timestamp"].min())
-    label = training[spec.label.column].to_numpy(dtype=int)
-    matrix = np.nan_to_num(encode(spec.features.inputs, {name: training[name].tolist() for name in spec.features.names}), nan=-1e9)
-    both = 0 < label.sum() < len(label)
-    aucs = {name: auc(label, matrix[:, index]) for index, name in enumerate(spec.features.names)} if both else {}
-    strength = {name: max(value, 1 - value) for name, value in aucs.items()}
-    strongest = max(strength, key=strength.__getitem__, default=None)
-    leaked = strongest is not None and strength[strongest] > LEAK_AUC
-    reasons = ["the holdout begins before the training set ends"] if overlap else []
-    reasons += (
-        [f"{strongest} alone ranks the outcomes with an AUC of {strength[strongest]:.3f}: it is the label in disguise"] if leaked else []
-    )
-    return dg.AssetCheckResult(
-        check_name="no_leakage",
-        passed=not reasons,
-        description="; ".join(reasons) or None,
-        metadata={"strongest_feature": strongest or "", "strongest_auc": strength.get(strongest or "", 0.0), "max_auc": LEAK_AUC},
-    )
-
-
-def _feature_schema_check(spec: ModelSpec, training: pd.DataFrame) -> dg.AssetCheckResult:
-    empty = [name for name in spec.features.names if training[name].isna().all()]
-    return dg.AssetCheckResult(
-        check_name="feature_schema",
-        passed=not empty,
-        description=f"no value at all in {', '.join(empty)}: look at the views behind {spec.features.service}" if empty else None,
-        metadata={"features": len(spec.features.names), "empty_features": ", ".join(empty)},
-    )
-
-
-def _parity_check(platform: Platform, spec: ModelSpec, until: datetime) -> dg.AssetCheckResult:
-    newest = read_datasets(platform, spec, (until - timedelta(days=1)).date(), until.date())["events"]
-    entities = newest.tail(PARITY_SAMPLE).reset_index(drop=True)
-    offline = platform.features.as_of(spec.features, entities.assign(event_timestamp=until))
-    online = platform.features.online(spec.features, entities)
-    joined = [name for name in spec.features.names if name in online.columns and name not in entities.columns]
-    differing = [name for name in joined if not _same(offline[name], online[name])]
-    return dg.AssetCheckResult(
-        check_name="online_offline_parity",
-        passed=not differing,
-        description=f"online differs from offline in {', '.join(differing)}: materialize online_features again" if differing else None,
-        metadata={"entities": len(entities), "features": len(joined), "differing": ", ".join(differing)},
-    )
-
-
-def _same(left: pd.Series, right: pd.Series) -> bool:
-    both_null = left.isna().to_numpy() & right.isna().to_numpy()
-    equal = np.isclose(left.to_numpy(dtype=float, na_value=np.nan), right.to_numpy(dtype=float, na_value=np.nan), rtol=1e-6)
-    return bool(np.all(both_null | equal))
 
 
 def partition_ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:
