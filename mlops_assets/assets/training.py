@@ -17,6 +17,7 @@ from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
 from mlops_assets.assets.data import load
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
+from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
@@ -249,12 +250,6 @@ def announce(context: dg.AssetExecutionContext, spec: ModelSpec, release: str, t
         context.instance.add_dynamic_partitions(name, [release])
     metadata = {"mlflow_run": trained.run_id, "sha256": trained.digest, **{k: str(v) for k, v in asdict(trained.training_set).items()}}
     context.instance.report_runless_asset_event(dg.AssetMaterialization(keys.key(spec, "release"), partition=release, metadata=metadata))
-
-
-def check_result(name: str, asset: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
-    """A verdict as Dagster shows it. Inconclusive is not a pass."""
-    shown = {k: v for k, v in verdict.to_dict().items() if v is not None and k != "reason"}
-    return dg.AssetCheckResult(check_name=name, asset_key=asset, passed=verdict.passed, description=verdict.reason, metadata=shown)
 
 
 def nullable(column: pd.Series) -> list[object]:
