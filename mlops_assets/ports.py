@@ -154,6 +154,10 @@ class FeatureStore(Protocol):
         """
         ...
 
+    def newest(self, features: Features, until: datetime) -> Mapping[str, datetime | None]:
+        """Of each view behind the service, since when its newest value has been valid that is known by ``until``; ``None`` without any."""
+        ...
+
     def materialize(self, features: Features, until: datetime) -> int:
         """Bring the online store to the values as of ``until``; returns the number of entity rows written."""
         ...

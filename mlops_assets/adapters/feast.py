@@ -73,6 +73,12 @@ class FeastFeatureStore:
             ).to_df()
         return feature_rows.assemble(features, entities, found[_fields(projection)])
 
+    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+        definitions = feature_rows.load_definitions(features.transform)
+        with self._ready(features.transform, definitions), self._lock.shared():
+            rows = {view.name: self._mirror.read(definitions.view(view.name)) for view in definitions.projection(features.service)}
+        return {view.name: feature_rows.newest_value(view, rows[view.name], until) for view in definitions.projection(features.service)}
+
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
         views = [definitions.view(part.name) for part in definitions.projection(features.service)]

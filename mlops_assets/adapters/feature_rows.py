@@ -149,6 +149,13 @@ def latest(view: View, rows: pd.DataFrame, until: datetime) -> pd.DataFrame:
     return newest[list(view.columns)].sort_values(view.entity).reset_index(drop=True)
 
 
+def newest_value(view: View, rows: pd.DataFrame, until: datetime) -> datetime | None:
+    """Since when the newest value of the view has been valid that is known by ``until``. A row of nulls is none."""
+    moment = pd.Timestamp(until)
+    known = rows[(rows[list(TIMESTAMPS)] <= moment).all(axis=1) & rows[[field.name for field in view.fields]].notna().any(axis=1)]
+    return known[EVENT_TIMESTAMP].max().to_pydatetime() if len(known) else None
+
+
 def changed(view: View, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """The rows to write so that a store that holds ``before`` holds ``after``: an entity that no longer stands gets nulls."""
     same = after.merge(before, how="inner", on=list(view.columns))[view.entity]

@@ -29,6 +29,11 @@ class MemoryFeatureStore:
         values = [_look_up(view, self._rows(view), entities[view.entity], times) for view in projection]
         return feature_rows.assemble(features, entities, pd.concat(values, axis=1))
 
+    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+        definitions = feature_rows.load_definitions(features.transform)
+        projection = definitions.projection(features.service)
+        return {view.name: feature_rows.newest_value(view, self._rows(definitions.view(view.name)), until) for view in projection}
+
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
         written = 0

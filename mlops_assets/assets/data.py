@@ -1,16 +1,16 @@
 """From landed files to a frozen training set: the ``data`` group of a model."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
-from importlib import import_module
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.adapters import feature_rows, landing, tables
-from mlops_assets.assets import keys
+from mlops_assets.adapters import landing, tables
+from mlops_assets.assets import feature_statistics, keys
 from mlops_assets.assets.data_checks import (
     feature_schema_check,
+    freshness_check,
     leakage_check,
     null_rate_check,
     parity_check,
@@ -18,6 +18,8 @@ from mlops_assets.assets.data_checks import (
     volume_check,
 )
 from mlops_assets.assets.documents import TrainingSet
+from mlops_assets.assets.features import build_features_asset
+from mlops_assets.assets.reading import data_time, days_of, read_datasets, views_of
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.model_spec import Dataset, ModelSpec
 from mlops_assets.ports import Platform
@@ -28,7 +30,7 @@ PARITY_SAMPLE = 200
 
 def build_data_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
     datasets = [_dataset_asset(spec, name, dataset) for name, dataset in spec.data.datasets.items()]
-    return [*datasets, _features_asset(spec), _training_set_asset(spec), _online_features_asset(spec)]
+    return [*datasets, build_features_asset(spec), _training_set_asset(spec), _online_features_asset(spec)]
 
 
 def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDefinition:
@@ -45,7 +47,7 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
         check_specs=[dg.AssetCheckSpec(check, asset=key, blocking=True) for check in ("schema", "null_rate", "volume")],
     )
     def ingested(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
-        landed = [landing.read_day(platform.objects, spec.name, name, dataset, day) for day in _days(context.partition_keys)]
+        landed = [landing.read_day(platform.objects, spec.name, name, dataset, day) for day in days_of(context.partition_keys)]
         digests = [tables.write_day(platform.objects, spec.name, name, day.day, day.versions) for day in landed]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(tables.digests(digests)),
@@ -54,32 +56,6 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
         )
 
     return ingested
-
-
-def _features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=keys.key(spec, "features"),
-        deps=[keys.key(spec, name) for name in spec.data.datasets],
-        group_name=keys.group(spec, "data"),
-        partitions_def=keys.days(spec),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        owners=list(spec.owners),
-        kinds={"feast", "parquet"},
-        description=f"The rows of every feature view of {spec.features.service}, by the day in which they became known.",
-    )
-    def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
-        days = _days(context.partition_keys)
-        start, end = _midnight(days[0]), _midnight(days[-1] + timedelta(days=1))
-        datasets = read_datasets(platform, spec, days[0] - spec.features.lookback, days[-1])
-        views, settled = load(spec.features.transform)(datasets, start, end), settled_until(platform, spec)
-        definitions = feature_rows.load_definitions(spec.features.transform)
-        for view, rows in views.items():
-            by_day = dict(list(rows.groupby(rows["event_timestamp"].dt.date))) if len(rows) else {}
-            for day in days:
-                platform.features.write(definitions.view(view), day, by_day.get(day, rows.iloc[:0]), settled)
-        return dg.MaterializeResult(metadata={f"rows_{view}": len(rows) for view, rows in views.items()})
-
-    return features
 
 
 class TrainingSetConfig(dg.Config):
@@ -131,6 +107,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "gate": document.gate,
                 "training_digest": parts[0],
                 "holdout_digest": parts[1],
+                "statistics": feature_statistics.table(_summaries_of_inputs(spec, training)),
             },
             check_results=[leakage_check(spec, training, holdout), feature_schema_check(spec, training)],
         )
@@ -148,7 +125,7 @@ def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         owners=list(spec.owners),
         kinds={"feast", "sqlite"},
         description="The newest value of every feature, where a serving process can look it up.",
-        check_specs=[dg.AssetCheckSpec("online_offline_parity", asset=key)],
+        check_specs=[dg.AssetCheckSpec(check, asset=key) for check in ("online_offline_parity", "views_fresh")],
     )
     def online_features(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         until = data_time(platform, spec)
@@ -158,49 +135,13 @@ def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         online = platform.features.online(spec.features, entities)
         return dg.MaterializeResult(
             metadata={"entities_written": written, "as_of": dg.MetadataValue.timestamp(until)},
-            check_results=[parity_check(spec, entities, offline, online)],
+            check_results=[
+                parity_check(spec, entities, offline, online),
+                freshness_check(key, views_of(spec), platform.features.newest(spec.features, until), until),
+            ],
         )
 
     return online_features
-
-
-def read_datasets(platform: Platform, spec: ModelSpec, start: date, end: date, known_by: datetime | None = None) -> dict[str, pd.DataFrame]:
-    """Every dataset's validated rows of the days ``[start, end]``, with its columns even where there are no rows.
-
-    Of a row with several versions it is the newest, or the newest that was known by a time.
-    """
-    found = {name: tables.read_days(platform.objects, spec.name, name, start, end) for name in spec.data.datasets}
-    declared = spec.data.datasets
-    return {
-        name: landing.newest(declared[name], rows, known_by) if len(rows) else landing.empty(declared[name]) for name, rows in found.items()
-    }
-
-
-def data_time(platform: Platform, spec: ModelSpec) -> datetime:
-    """The time of the data: the end of the newest day of events that was ingested.
-
-    Raises:
-        BadData: if no day was.
-    """
-    days = tables.days(platform.objects, spec.name, "events")
-    if not days:
-        raise BadData(f"{spec.name} has no events yet: land files under {landing.prefix(spec.name)}events/ and materialize events")
-    return _midnight(days[-1] + timedelta(days=1))
-
-
-def settled_until(platform: Platform, spec: ModelSpec) -> datetime:
-    """The time up to which features stay as they are, whatever is written of them later: a label's horizon before the end of the data.
-
-    No training set until now has an event from after it, so that none changes. And a day may be completed by files that land one after the
-    other, without being trained on as it was when the first had come: the transform's own word counts until its events' labels are due.
-
-    It follows the data, since the clock may lie years after data that is played again; the clock counts where it is earlier, as in the
-    middle of the newest day. Where many days land at once, what changes with them of the days before counts from a horizon before their
-    end: when in between it became known nobody can say, and later is too late at worst, never too early.
-    """
-    days = tables.days(platform.objects, spec.name, "events")
-    end = _midnight(days[-1] + timedelta(days=1)) if days else _midnight(spec.data.start)
-    return min(platform.clock(), end - spec.label.horizon)
 
 
 def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.DataFrame:
@@ -245,20 +186,6 @@ def split_holdout(spec: ModelSpec, rows: pd.DataFrame, as_of: datetime) -> tuple
     return training, holdout
 
 
-def load(path: str):  # type: ignore[no-untyped-def]  # what users wrote, of any type
-    """The object behind an import path such as ``my_package.my_module:my_function``."""
-    module, name = path.split(":")
-    return getattr(import_module(module), name)
-
-
-def _days(partition_keys: Sequence[str]) -> list[date]:
-    return [date.fromisoformat(partition) for partition in partition_keys]
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
-
-
 def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataValue | int]:
     refused = [quarantined for day in landed for quarantined in day.quarantined]
     records = [dg.TableRecord({"file": item.key, "reason": item.reason}) for item in refused]
@@ -267,6 +194,15 @@ def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataV
         "files": sum(day.files for day in landed),
         "quarantined_files": len(refused),
     } | ({"quarantined": dg.MetadataValue.table(records)} if records else {})
+
+
+def _summaries_of_inputs(spec: ModelSpec, training: pd.DataFrame) -> list[feature_statistics.Summary]:
+    """What the model's inputs are like, each beside the view that it comes from, or the events."""
+    origin = {field.name: view.name for view in views_of(spec) for field in view.fields}
+    return [
+        feature_statistics.summarize(origin.get(feature.name, "events"), feature.name, training[feature.name], bool(feature.categories))
+        for feature in spec.features.inputs
+    ]
 
 
 def partition_ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:

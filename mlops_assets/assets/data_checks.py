@@ -1,13 +1,17 @@
 """The checks of the ``data`` group: what a frame must be like before anything is made of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 
 from mlops_assets.adapters import landing
+from mlops_assets.assets.verdicts import check_result, table
 from mlops_assets.core.comparison import auc
+from mlops_assets.core.feature_views import View
+from mlops_assets.core.freshness import freshness, summarize
 from mlops_assets.core.model_spec import Dataset, ModelSpec
 from mlops_assets.core.signature import encode
 
@@ -92,6 +96,11 @@ def parity_check(spec: ModelSpec, entities: pd.DataFrame, offline: pd.DataFrame,
         description=f"online differs from offline in {', '.join(differing)}: materialize online_features again" if differing else None,
         metadata={"entities": len(entities), "features": len(joined), "differing": ", ".join(differing)},
     )
+
+
+def freshness_check(asset: dg.AssetKey, views: Sequence[View], newest: Mapping[str, datetime | None], at: datetime) -> dg.AssetCheckResult:
+    verdicts = [freshness(view, newest.get(view.name), at) for view in views]
+    return check_result("views_fresh", asset, summarize(verdicts), {"views": table(verdicts)})
 
 
 def _same(left: pd.Series, right: pd.Series) -> bool:

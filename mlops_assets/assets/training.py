@@ -15,8 +15,8 @@ from pydantic import Field
 
 from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
-from mlops_assets.assets.data import load
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
+from mlops_assets.assets.reading import load
 from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance

@@ -1,15 +1,15 @@
 """Verdicts as Dagster shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from mlops_assets.core.verdict import Verdict
 
 
-def check_result(name: str, asset: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
-    """A verdict as Dagster shows it. Inconclusive is not a pass."""
-    shown = {k: v for k, v in verdict.to_dict().items() if v is not None and k != "reason"}
+def check_result(name: str, asset: dg.AssetKey, verdict: Verdict, beside: Mapping[str, object] | None = None) -> dg.AssetCheckResult:
+    """A verdict as Dagster shows it, with what stands beside it. Inconclusive is not a pass."""
+    shown = {k: v for k, v in verdict.to_dict().items() if v is not None and k != "reason"} | dict(beside or {})
     return dg.AssetCheckResult(check_name=name, asset_key=asset, passed=verdict.passed, description=verdict.reason, metadata=shown)
 
 
