@@ -88,6 +88,8 @@ def rewritten(view: View, day: date, stored: pd.DataFrame | None, rows: pd.DataF
     if stored is None:
         return said
     kept = conform(view, stored)
+    if said.equals(kept) and set(view.columns) <= set(stored.columns):
+        return None
     added = [field.name for field in view.fields if field.name not in stored]
     before, now = _aligned(view, kept, said)
     equal = _equal_rows(before, now, [field.name for field in view.fields if field.name not in added])

@@ -52,9 +52,8 @@ def transformed(platform: Platform, spec: ModelSpec, days: Sequence[date]) -> di
 
 def _metadata_of_views(views: Mapping[View, pd.DataFrame]) -> dict[str, object]:
     """How many rows became known, and what their values are like."""
-    summaries = [
-        feature_statistics.summarize(view.name, field.name, rows.reindex(columns=[field.name])[field.name], field.type == "string")
-        for view, rows in views.items()
-        for field in view.fields
-    ]
+    summaries = []
+    for view, rows in views.items():
+        values = rows.reindex(columns=[field.name for field in view.fields])
+        summaries += [feature_statistics.summarize(view.name, f.name, values[f.name], f.type == "string") for f in view.fields]
     return {**{f"rows_{view.name}": len(rows) for view, rows in views.items()}, "statistics": feature_statistics.table(summaries)}
