@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlops_assets.core.evidence import GatewaySample
-from mlops_assets.core.feature_views import FeatureVersion
+from mlops_assets.core.feature_views import FeatureVersion, View
 from mlops_assets.core.model_spec import Features
 from mlops_assets.core.policy import Policy
 from mlops_assets.core.routing import Route
@@ -138,8 +138,14 @@ class Registry(Protocol):
 class FeatureStore(Protocol):
     """Feast's part: the values of a feature service as of a time."""
 
-    def write(self, view: str, day: date, rows: pd.DataFrame) -> None:
-        """Replace one day of a view. Rows carry the entity columns, ``event_timestamp``, ``created_timestamp`` and the values."""
+    def write(self, view: View, day: date, rows: pd.DataFrame, written_at: datetime, transform: str = "") -> None:
+        """Keep all that is known of one day of a view. Rows carry ``view.columns``, or at least the entity and the two timestamps.
+
+        The first rows of a day count from their own timestamps on. When it is written again, no answer about a time before ``written_at``
+        changes: what is new or otherwise counts from then on, a row that is gone is null from then on, and equal rows write nothing.
+        Only rows that another ``transform`` computed (a hash of its code) are replaced: they are no history of these.
+        One day is written by one run at a time; of two that do so at once, one may be as if it had not.
+        """
         ...
 
     def as_of(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
@@ -147,6 +153,10 @@ class FeatureStore(Protocol):
 
         Nothing that became known later is seen. Values are null where nothing was known.
         """
+        ...
+
+    def newest(self, features: Features, until: datetime) -> Mapping[str, datetime | None]:
+        """Of each view behind the service, since when its newest value has been valid that is known by ``until``; ``None`` without any."""
         ...
 
     def materialize(self, features: Features, until: datetime) -> int:

@@ -18,10 +18,11 @@ import yaml
 import feature_repo
 import mlops_assets.defs
 from mlops_assets.adapters import landing, onnx_export, tables
+from mlops_assets.adapters.feature_rows import load_definitions
 from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
 from mlops_assets.adapters.s3 import S3ObjectStore
-from mlops_assets.assets import data, training
+from mlops_assets.assets import data, reading, training
 from mlops_assets.assets.documents import TrainingSet
 from mlops_assets.components.attributes import ModelAttributes, build
 from mlops_assets.core.comparison import auc
@@ -88,13 +89,13 @@ def platform(spec: ModelSpec, sample) -> SimpleNamespace:
             assert landed.quarantined == ()
             assert len(landed.rows) >= dataset.min_rows
             tables.write_day(objects, spec.name, name, day, landed.rows)
-    transform = data.load(spec.features.transform)
+    transform, definitions = reading.load(spec.features.transform), load_definitions(spec.features.transform)
     for first in range(0, DAYS, 10):
-        datasets = data.read_datasets(platform, spec, days[first] - spec.features.lookback, days[first + 9])
+        datasets = reading.read_datasets(platform, spec, days[first] - spec.features.lookback, days[first + 9])
         views = transform(datasets, midnight(days[first]), midnight(days[first + 9]) + timedelta(days=1))
         for view, rows in views.items():
             for day, of_day in rows.groupby(rows["event_timestamp"].dt.date):
-                features.write(view, day, of_day)
+                features.write(definitions.view(view), day, of_day, midnight(day))
     return platform
 
 
@@ -208,19 +209,19 @@ def test_without_a_stack_the_command_says_how_to_start_one(sample, tmp_path: Pat
 
 
 def test_a_feature_row_does_not_depend_on_how_the_days_are_cut(spec: ModelSpec, platform: SimpleNamespace) -> None:
-    transform = data.load(spec.features.transform)
+    transform = reading.load(spec.features.transform)
     day = spec.data.start + timedelta(days=20)
     behind = midnight(day + timedelta(days=1))
-    everything = data.read_datasets(platform, spec, spec.data.start, spec.data.start + timedelta(days=DAYS))
+    everything = reading.read_datasets(platform, spec, spec.data.start, spec.data.start + timedelta(days=DAYS))
     (whole,) = transform(everything, midnight(day), behind).values()
-    (alone,) = transform(data.read_datasets(platform, spec, day - spec.features.lookback, day), midnight(day), behind).values()
+    (alone,) = transform(reading.read_datasets(platform, spec, day - spec.features.lookback, day), midnight(day), behind).values()
     assert len(alone) > 200
     pd.testing.assert_frame_equal(alone, whole)
 
 
 def test_a_customer_s_row_counts_the_outcomes_of_seven_days(spec: ModelSpec, platform: SimpleNamespace) -> None:
-    transform = data.load(spec.features.transform)
-    datasets = data.read_datasets(platform, spec, spec.data.start, spec.data.start + timedelta(days=DAYS))
+    transform = reading.load(spec.features.transform)
+    datasets = reading.read_datasets(platform, spec, spec.data.start, spec.data.start + timedelta(days=DAYS))
     (rows,) = transform(datasets, midnight(spec.data.start), midnight(spec.data.start + timedelta(days=DAYS))).values()
     row = rows.iloc[len(rows) // 2]
     outcomes = datasets["labels"].merge(datasets["events"][["order_id", "customer_id"]], on="order_id")
@@ -232,12 +233,14 @@ def test_a_customer_s_row_counts_the_outcomes_of_seven_days(spec: ModelSpec, pla
 
 def test_days_without_data_have_no_feature_rows(spec: ModelSpec) -> None:
     nothing = {name: landing.empty(dataset) for name, dataset in spec.data.datasets.items()}
-    (rows,) = data.load(spec.features.transform)(nothing, midnight(spec.data.start), midnight(spec.data.start) + timedelta(days=1)).values()
+    (rows,) = reading.load(spec.features.transform)(
+        nothing, midnight(spec.data.start), midnight(spec.data.start) + timedelta(days=1)
+    ).values()
     assert len(rows) == 0
 
 
 def test_the_sample_is_enough_for_a_model_that_passes_its_own_gate(spec: ModelSpec, platform: SimpleNamespace) -> None:
-    as_of = data.data_time(platform, spec)
+    as_of = reading.data_time(platform, spec)
     train, holdout = data.split_holdout(spec, data.labelled_rows(platform, spec, as_of), as_of)
     assert timedelta(days=DAYS) >= spec.holdout.window + spec.label.horizon + spec.retrain.first_after
     assert not train[list(spec.features.names)].isna().all().any()
@@ -258,7 +261,7 @@ def test_the_same_rows_and_seed_give_the_same_model_with_values_missing(spec: Mo
     label = (values[:, 0] + rng.normal(size=2000) > 1).astype(int)
     values[::7, 1], values[:, 2] = np.nan, np.nan
     features = pd.DataFrame(values, columns=list(spec.features.names))
-    trainer = data.load(spec.training.trainer)
+    trainer = reading.load(spec.training.trainer)
     once, again = (trainer(features, label, seed=3, **spec.training.hyperparameters) for _ in range(2))
     np.testing.assert_array_equal(once.predict_proba(features), again.predict_proba(features))
     signature = Signature(spec.name, spec.features.inputs, spec.features.unit, 0.5, "t")

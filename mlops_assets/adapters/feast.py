@@ -23,7 +23,7 @@ from mlops_assets.adapters.feast_import import import_feast
 from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror
 from mlops_assets.adapters.feast_online import OnlineStore
 from mlops_assets.adapters.online_layout import PROJECT, read_version, write_version
-from mlops_assets.core.errors import BadData, SpecError, Unavailable
+from mlops_assets.core.errors import BadData, NotFound, SpecError, Unavailable
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureVersion, View
 from mlops_assets.core.model_spec import Features
 from mlops_assets.ports import ObjectStore
@@ -58,10 +58,14 @@ class FeastFeatureStore:
         self._feast: Any = None
         self._applied: dict[str, FeatureDefinitions] = {}
 
-    def write(self, view: str, day: date, rows: pd.DataFrame) -> None:
+    def write(self, view: View, day: date, rows: pd.DataFrame, written_at: datetime, transform: str = "") -> None:
+        key = f"{PREFIX}/{view.name}/{day}.parquet"
+        written = feature_rows.rewritten(view, day, self._stored(key), rows, written_at, transform)
+        if written is None:
+            return
         buffer = io.BytesIO()
-        feature_rows.check_day(view, day, rows).to_parquet(buffer, index=False)
-        self._objects.put(f"{PREFIX}/{view}/{day}.parquet", buffer.getvalue())
+        written.to_parquet(buffer, index=False)
+        self._objects.put(key, buffer.getvalue())
 
     def as_of(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
         definitions = feature_rows.load_definitions(features.transform)
@@ -76,6 +80,12 @@ class FeastFeatureStore:
                 features=[f"{view.name}:{field.name}" for view in projection for field in view.fields],
             ).to_df()
         return feature_rows.assemble(features, entities, found[_fields(projection)])
+
+    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+        definitions = feature_rows.load_definitions(features.transform)
+        with self._ready(features.transform, definitions), self._lock.shared():
+            rows = {view.name: self._mirror.read(definitions.view(view.name)) for view in definitions.projection(features.service)}
+        return {view.name: feature_rows.newest_value(view, rows[view.name], until) for view in definitions.projection(features.service)}
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
@@ -108,6 +118,12 @@ class FeastFeatureStore:
             return read_version(self._objects, version.service) == version
         except BadData:
             return False
+
+    def _stored(self, key: str) -> pd.DataFrame | None:
+        try:
+            return pd.read_parquet(io.BytesIO(self._objects.get(key)))
+        except NotFound:
+            return None
 
     def _write_online(self, store: Any, view: View, until: datetime) -> int:
         """Write what changed since the last time. Feast's own materialization neither expires values nor heeds late ones."""

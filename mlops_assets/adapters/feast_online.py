@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -15,6 +16,9 @@ from mlops_assets.adapters.feast_mirror import replace_rows, schema_digest
 from mlops_assets.adapters.online_layout import PROJECT
 from mlops_assets.core.errors import SpecError, Unavailable
 from mlops_assets.core.feature_views import View
+
+_MARKS = f"{PROJECT}_written"
+"""Where a store says which copy is true of it."""
 
 
 class OnlineStore:
@@ -47,9 +51,13 @@ class OnlineStore:
         """These rows are what the store has from now on."""
         copy = self._copy(view)
         replace_rows(copy, view, rows)
-        if self._url.scheme != "sqlite":
+        if self._url.scheme == "sqlite":
+            with closing(sqlite3.connect(self._file)) as database, database:
+                database.execute(f"CREATE TABLE IF NOT EXISTS {_MARKS} (view TEXT PRIMARY KEY, digest TEXT)")
+                database.execute(f"INSERT OR REPLACE INTO {_MARKS} VALUES (?, ?)", (view.name, _digest(copy)))  # noqa: S608 : a constant
+        else:
             with self._redis() as redis:
-                redis.set(_mark_key(view), _digest(copy))
+                redis.set(f"{_MARKS}:{view.name}", _digest(copy))
 
     @property
     def _file(self) -> Path:
@@ -60,9 +68,12 @@ class OnlineStore:
 
     def _mark(self, view: View) -> str | None:
         if self._url.scheme == "sqlite":
-            return _digest(self._copy(view)) if self._file.exists() else None
+            with closing(sqlite3.connect(self._file)) as database, suppress(sqlite3.OperationalError):  # no such table: nothing was written
+                row = database.execute(f"SELECT digest FROM {_MARKS} WHERE view = ?", (view.name,)).fetchone()  # noqa: S608 : a constant
+                return str(row[0]) if row else None
+            return None
         with self._redis() as redis:
-            mark: bytes | None = redis.get(_mark_key(view))
+            mark: bytes | None = redis.get(f"{_MARKS}:{view.name}")
         return mark.decode() if mark else None
 
     @contextmanager
@@ -92,10 +103,6 @@ def _connection_string(url: SplitResult) -> str:
     if any("," in str(value) for value in said.values()):
         raise SpecError("MLOPS_ONLINE_URL: got a comma in the user or password, which Feast cannot take: choose another password")
     return ",".join([f"{url.hostname}:{url.port}", *(f"{name}={json.dumps(value)}" for name, value in said.items())])
-
-
-def _mark_key(view: View) -> str:
-    return f"{PROJECT}:written:{view.name}"
 
 
 def _digest(file: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from mlops_assets.core.errors import BadData, NotFound, SpecError
@@ -78,6 +79,63 @@ def conform(view: View, rows: pd.DataFrame) -> pd.DataFrame:
     return typed.drop_duplicates([view.entity, *TIMESTAMPS], keep="last").reset_index(drop=True)
 
 
+TRANSFORM = "transform"
+"""Under this name stored rows carry the hash of the code that computed them."""
+
+
+def rewritten(
+    view: View, day: date, stored: pd.DataFrame | None, rows: pd.DataFrame, written_at: datetime, transform: str = ""
+) -> pd.DataFrame | None:
+    """One day of a view after ``rows`` were written to it; ``None`` if they say nothing new.
+
+    The first rows of a day are taken at their word. Later ones are held against the newest row of the same entity and time: equal ones say
+    nothing, others are added as known from ``written_at`` on, and where a row is gone, so is a row of nulls. What could be seen before
+    ``written_at`` stays; what could not is replaced. A field that the stored rows do not have yet is filled in where they are equal.
+
+    Rows that another ``transform`` computed are no history of these: all of them are replaced.
+    """
+    said = conform(view, check_day(view.name, day, rows))
+    said.attrs = {TRANSFORM: transform}
+    if stored is None or stored.attrs.get(TRANSFORM, transform) != transform:
+        return said
+    kept = conform(view, stored)
+    if said.equals(kept) and set(view.columns) <= set(stored.columns):
+        return None
+    added = [field.name for field in view.fields if field.name not in stored]
+    before, now = _aligned(view, kept, said)
+    equal = _equal_rows(before, now, [field.name for field in view.fields if field.name not in added])
+    filled = equal & before["place"].notna() & now["place"].notna()
+    for name in added:
+        kept.loc[before.loc[filled, "place"].astype(int), name] = now.loc[filled, name].to_numpy()
+    if equal.all() and not (added and filled.any()):
+        return None
+    written = pd.Series(pd.Timestamp(written_at).tz_convert("UTC"), index=now.index)
+    known_from = utc_micro(pd.concat([before[CREATED_TIMESTAMP], now[CREATED_TIMESTAMP], written], axis=1).max(axis=1))
+    late = now.assign(**{CREATED_TIMESTAMP: known_from})[~equal].reset_index()
+    whole = conform(view, pd.concat([kept, late], ignore_index=True))
+    whole.attrs = {TRANSFORM: transform}
+    return whole
+
+
+def _aligned(view: View, stored: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What both say of each entity and time: the row written last, with its ``place``, which is null where there is none."""
+    key = [view.entity, EVENT_TIMESTAMP]
+    placed = (frame.assign(place=range(len(frame))).sort_values(CREATED_TIMESTAMP, kind="stable") for frame in (stored, rows))
+    before, now = (frame.drop_duplicates(key, keep="last").set_index(key) for frame in placed)
+    either = before.index.union(now.index, sort=False)
+    return before.reindex(either), now.reindex(either)
+
+
+def _equal_rows(before: pd.DataFrame, now: pd.DataFrame, fields: list[str]) -> "pd.Series[bool]":
+    """Which rows say what was said before. A sum that begins on another day rounds otherwise: nine digits are enough."""
+    equal = before["place"].notna() | now["place"].isna()  # a new row is new though all its values be null
+    for name in fields:
+        left, right = before[name], now[name]
+        same = np.isclose(left, right, rtol=1e-9, atol=0) if left.dtype == float else left == right
+        equal &= same | (left.isna() & right.isna())
+    return equal
+
+
 def empty(view: View) -> pd.DataFrame:
     """No rows, in the view's columns and types."""
     times = pd.Series(dtype="datetime64[us, UTC]")
@@ -104,6 +162,13 @@ def latest(view: View, rows: pd.DataFrame, until: datetime) -> pd.DataFrame:
     standing = rows[rows[EVENT_TIMESTAMP].between(moment - view.ttl, moment) & (rows[CREATED_TIMESTAMP] <= moment)]
     newest = standing.sort_values(list(TIMESTAMPS), kind="stable").drop_duplicates(view.entity, keep="last")
     return newest[list(view.columns)].sort_values(view.entity).reset_index(drop=True)
+
+
+def newest_value(view: View, rows: pd.DataFrame, until: datetime) -> datetime | None:
+    """Since when the newest value of the view has been valid that is known by ``until``. A row of nulls is none."""
+    moment = pd.Timestamp(until)
+    known = rows[(rows[list(TIMESTAMPS)] <= moment).all(axis=1) & rows[[field.name for field in view.fields]].notna().any(axis=1)]
+    return known[EVENT_TIMESTAMP].max().to_pydatetime() if len(known) else None
 
 
 def changed(view: View, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.adapters import tables
+from mlops_assets.adapters import landing, tables
 from mlops_assets.core.evidence import Labelled
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import ObjectStore
@@ -25,9 +25,10 @@ def squared_errors(objects: ObjectStore, spec: ModelSpec, answers: pd.DataFrame)
     if answers.empty:
         return Labelled()
     first, last = answers["event_time"].min().date(), answers["event_time"].max().date()
-    events, labels = (tables.read_days(objects, spec.name, dataset, first, last) for dataset in ("events", "labels"))
-    if events.empty or labels.empty:
+    found = {name: tables.read_days(objects, spec.name, name, first, last) for name in ("events", "labels")}
+    if any(rows.empty for rows in found.values()):
         return Labelled()
+    events, labels = (landing.newest(spec.data.datasets[name], rows) for name, rows in found.items())
     declared = spec.data.datasets["events"]
     known = events[[*declared.key, spec.features.unit, declared.time]].merge(
         labels[[*spec.data.datasets["labels"].key, spec.label.column]],

@@ -7,7 +7,7 @@
 import io
 import json
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import pandas as pd
 import pyarrow as pa
@@ -35,10 +35,14 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Landed:
-    """One day of one dataset: the rows of its good files, newest version of each key, and the files that were refused."""
+    """One day of one dataset: the rows of its good files, newest version of each key, and the files that were refused.
+
+    ``versions`` has what each row was before, too, if the dataset says when it became known.
+    """
 
     day: date
     rows: pd.DataFrame
+    versions: pd.DataFrame
     files: int
     quarantined: tuple[Quarantined, ...]
 
@@ -58,9 +62,20 @@ def read_day(objects: ObjectStore, model: str, name: str, dataset: Dataset, day:
         except BadData as error:
             refused.append(_quarantine(objects, info, str(error)))
     rows = pd.concat(frames, ignore_index=True) if frames else empty(dataset)
-    newest_last = rows.sort_values([*([dataset.known_at] if dataset.known_at else []), dataset.time], kind="stable")
-    kept = newest_last.drop_duplicates(list(dataset.key), keep="last").sort_values([dataset.time, *dataset.key], ignore_index=True)
-    return Landed(day, kept, len(found), tuple(refused))
+    known = [dataset.known_at] if dataset.known_at else []
+    newest_last = rows.sort_values([*known, dataset.time], kind="stable")
+    versions = newest_last.drop_duplicates([*dataset.key, *known], keep="last")
+    ordered = versions.sort_values([dataset.time, *dataset.key, *known], ignore_index=True)
+    return Landed(day, newest(dataset, ordered), ordered, len(found), tuple(refused))
+
+
+def newest(dataset: Dataset, rows: pd.DataFrame, known_by: datetime | None = None) -> pd.DataFrame:
+    """The newest version of each row; ``known_by`` a time, if the dataset says when its rows became known."""
+    if dataset.known_at is None:
+        return rows
+    known = rows if known_by is None else rows[rows[dataset.known_at] <= known_by]
+    last = known.sort_values(dataset.known_at, kind="stable").drop_duplicates(list(dataset.key), keep="last")
+    return last.sort_index().reset_index(drop=True)
 
 
 def _read_file(objects: ObjectStore, info: ObjectInfo, name: str, dataset: Dataset, day: date) -> pd.DataFrame:

@@ -16,8 +16,11 @@ class MemoryFeatureStore:
         self._days: dict[str, dict[date, pd.DataFrame]] = {}
         self._online: dict[str, pd.DataFrame] = {}
 
-    def write(self, view: str, day: date, rows: pd.DataFrame) -> None:
-        self._days.setdefault(view, {})[day] = feature_rows.check_day(view, day, rows)
+    def write(self, view: View, day: date, rows: pd.DataFrame, written_at: datetime, transform: str = "") -> None:
+        days = self._days.setdefault(view.name, {})
+        written = feature_rows.rewritten(view, day, days.get(day), rows, written_at, transform)
+        if written is not None:
+            days[day] = written
 
     def as_of(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
         projection = feature_rows.load_definitions(features.transform).projection(features.service)
@@ -25,6 +28,11 @@ class MemoryFeatureStore:
         times = feature_rows.utc_micro(entities[EVENT_TIMESTAMP])
         values = [_look_up(view, self._rows(view), entities[view.entity], times) for view in projection]
         return feature_rows.assemble(features, entities, pd.concat(values, axis=1))
+
+    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+        definitions = feature_rows.load_definitions(features.transform)
+        projection = definitions.projection(features.service)
+        return {view.name: feature_rows.newest_value(view, self._rows(definitions.view(view.name)), until) for view in projection}
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)

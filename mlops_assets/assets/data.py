@@ -1,24 +1,28 @@
 """From landed files to a frozen training set: the ``data`` group of a model."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
-from importlib import import_module
+from datetime import date, datetime, timedelta
 
 import dagster as dg
-import numpy as np
 import pandas as pd
 
 from mlops_assets.adapters import landing, tables
-from mlops_assets.adapters.feature_rows import load_definitions
-from mlops_assets.assets import keys
+from mlops_assets.assets import feature_statistics, keys
+from mlops_assets.assets.data_checks import (
+    feature_schema_check,
+    freshness_check,
+    leakage_check,
+    null_rate_check,
+    parity_check,
+    schema_check,
+    volume_check,
+)
 from mlops_assets.assets.documents import TrainingSet
+from mlops_assets.assets.features import build_features_asset
+from mlops_assets.assets.reading import data_time, days_of, feature_code_version, read_datasets, views_of
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.model_spec import Dataset, ModelSpec
-from mlops_assets.core.signature import encode
 from mlops_assets.ports import Platform
-
-LEAK_AUC = 0.995
-"""A single feature that ranks the outcomes better than this is taken for a copy of the label."""
 
 PARITY_SAMPLE = 200
 """How many entities the online store is compared on."""
@@ -26,7 +30,7 @@ PARITY_SAMPLE = 200
 
 def build_data_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
     datasets = [_dataset_asset(spec, name, dataset) for name, dataset in spec.data.datasets.items()]
-    return [*datasets, _features_asset(spec), _training_set_asset(spec), _online_features_asset(spec)]
+    return [*datasets, build_features_asset(spec), _training_set_asset(spec), _online_features_asset(spec)]
 
 
 def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDefinition:
@@ -43,41 +47,15 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
         check_specs=[dg.AssetCheckSpec(check, asset=key, blocking=True) for check in ("schema", "null_rate", "volume")],
     )
     def ingested(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
-        landed = [landing.read_day(platform.objects, spec.name, name, dataset, day) for day in _days(context.partition_keys)]
-        digests = [tables.write_day(platform.objects, spec.name, name, day.day, day.rows) for day in landed]
+        landed = [landing.read_day(platform.objects, spec.name, name, dataset, day) for day in days_of(context.partition_keys)]
+        digests = [tables.write_day(platform.objects, spec.name, name, day.day, day.versions) for day in landed]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(tables.digests(digests)),
             metadata=_ingest_metadata(landed),
-            check_results=[_schema_check(spec, landed), _null_rate_check(dataset, landed), _volume_check(dataset, landed)],
+            check_results=[schema_check(spec, landed), null_rate_check(dataset, landed), volume_check(dataset, landed)],
         )
 
     return ingested
-
-
-def _features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=keys.key(spec, "features"),
-        code_version=feature_code_version(spec),
-        deps=[keys.key(spec, name) for name in spec.data.datasets],
-        group_name=keys.group(spec, "data"),
-        partitions_def=keys.days(spec),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        owners=list(spec.owners),
-        kinds={"feast", "parquet"},
-        description=f"The rows of every feature view of {spec.features.service}, by the day in which they became known.",
-    )
-    def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
-        days = _days(context.partition_keys)
-        start, end = _midnight(days[0]), _midnight(days[-1] + timedelta(days=1))
-        datasets = read_datasets(platform, spec, days[0] - spec.features.lookback, days[-1])
-        views = load(spec.features.transform)(datasets, start, end)
-        for view, rows in views.items():
-            by_day = dict(list(rows.groupby(rows["event_timestamp"].dt.date))) if len(rows) else {}
-            for day in days:
-                platform.features.write(view, day, by_day.get(day, rows.iloc[:0]))
-        return dg.MaterializeResult(metadata={f"rows_{view}": len(rows) for view, rows in views.items()})
-
-    return features
 
 
 class TrainingSetConfig(dg.Config):
@@ -131,8 +109,9 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "feature_hash": document.feature_hash,
                 "training_digest": parts[0],
                 "holdout_digest": parts[1],
+                "statistics": feature_statistics.table(_summaries_of_inputs(spec, training)),
             },
-            check_results=[_leakage_check(spec, training, holdout), _feature_schema_check(spec, training)],
+            check_results=[leakage_check(spec, training, holdout), feature_schema_check(spec, training)],
         )
 
     return training_set
@@ -148,60 +127,35 @@ def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         owners=list(spec.owners),
         kinds={"feast", "sqlite"},
         description="The newest value of every feature, where a serving process can look it up.",
-        check_specs=[dg.AssetCheckSpec("online_offline_parity", asset=key)],
+        check_specs=[dg.AssetCheckSpec(check, asset=key) for check in ("online_offline_parity", "views_fresh")],
     )
     def online_features(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         until = data_time(platform, spec)
         written = platform.features.materialize(spec.features, until)
+        entities = newest_entities(platform, spec, until)
+        offline = platform.features.as_of(spec.features, entities.assign(event_timestamp=until))
+        online = platform.features.online(spec.features, entities)
         return dg.MaterializeResult(
             metadata={"entities_written": written, "as_of": dg.MetadataValue.timestamp(until)},
-            check_results=[_parity_check(platform, spec, until)],
+            check_results=[
+                parity_check(spec, entities, offline, online),
+                freshness_check(key, views_of(spec), platform.features.newest(spec.features, until), until),
+            ],
         )
 
     return online_features
 
 
-def feature_code_version(spec: ModelSpec) -> str | None:
-    """Changes when the definitions of the features do, so that Dagster shows what was made by others as stale.
-
-    None if they cannot be read: a model that is broken must not take the others' code location down, and its own runs say what is wrong.
-    """
-    try:
-        return load_definitions(spec.features.transform).version(spec.features.service).hash[:12]
-    except Exception:  # the users' module, which may raise anything
-        return None
-
-
-def read_datasets(platform: Platform, spec: ModelSpec, start: date, end: date) -> dict[str, pd.DataFrame]:
-    """Every dataset's validated rows of the days ``[start, end]``, with its columns even where there are no rows."""
-    found = {name: tables.read_days(platform.objects, spec.name, name, start, end) for name in spec.data.datasets}
-    return {name: rows if len(rows) else landing.empty(spec.data.datasets[name]) for name, rows in found.items()}
-
-
-def data_time(platform: Platform, spec: ModelSpec) -> datetime:
-    """The time of the data: the end of the newest day of events that was ingested.
-
-    Raises:
-        BadData: if no day was.
-    """
-    days = tables.days(platform.objects, spec.name, "events")
-    if not days:
-        raise BadData(f"{spec.name} has no events yet: land files under {landing.prefix(spec.name)}events/ and materialize events")
-    return _midnight(days[-1] + timedelta(days=1))
-
-
 def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.DataFrame:
     """Events whose label is older than its horizon at ``as_of``, with label and features as of the event.
 
-    An event without a label by then (a cancelled flight, say) is not among them: it is neither a yes nor a no.
+    An event without a label by then (a cancelled flight, say) is not among them: it is neither a yes nor a no. Of an event or label that
+    was corrected, the version counts that was known at ``as_of``.
     """
     newest = as_of - spec.label.horizon
     oldest = newest - spec.holdout.window - spec.training.window
-    datasets = read_datasets(platform, spec, oldest.date(), as_of.date())
+    datasets = read_datasets(platform, spec, oldest.date(), as_of.date(), known_by=as_of)
     events, labels = datasets["events"], datasets["labels"]
-    known_at = spec.data.datasets["labels"].known_at
-    if known_at is not None:
-        labels = labels[labels[known_at] <= as_of]
     event_key, event_time = list(spec.data.datasets["events"].key), spec.data.datasets["events"].time
     due = events[(events[event_time] >= oldest) & (events[event_time] < newest)]
     joined = due.merge(labels[[*event_key, spec.label.column]], on=event_key, how="inner")
@@ -209,6 +163,12 @@ def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.Da
         raise BadData(f"{spec.name} has no labelled event between {oldest} and {newest}: land labels, or wait until they are due")
     ordered = joined.rename(columns={event_time: "event_timestamp"}).sort_values(["event_timestamp", *event_key], ignore_index=True)
     return platform.features.as_of(spec.features, ordered)
+
+
+def newest_entities(platform: Platform, spec: ModelSpec, until: datetime) -> pd.DataFrame:
+    """The newest events, on whose entities the online store is compared."""
+    newest = read_datasets(platform, spec, (until - timedelta(days=1)).date(), until.date())["events"]
+    return newest.tail(PARITY_SAMPLE).reset_index(drop=True)
 
 
 def split_holdout(spec: ModelSpec, rows: pd.DataFrame, as_of: datetime) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -228,20 +188,6 @@ def split_holdout(spec: ModelSpec, rows: pd.DataFrame, as_of: datetime) -> tuple
     return training, holdout
 
 
-def load(path: str):  # type: ignore[no-untyped-def]  # what users wrote, of any type
-    """The object behind an import path such as ``my_package.my_module:my_function``."""
-    module, name = path.split(":")
-    return getattr(import_module(module), name)
-
-
-def _days(partition_keys: Sequence[str]) -> list[date]:
-    return [date.fromisoformat(partition) for partition in partition_keys]
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
-
-
 def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataValue | int]:
     refused = [quarantined for day in landed for quarantined in day.quarantined]
     records = [dg.TableRecord({"file": item.key, "reason": item.reason}) for item in refused]
@@ -252,95 +198,13 @@ def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataV
     } | ({"quarantined": dg.MetadataValue.table(records)} if records else {})
 
 
-def _schema_check(spec: ModelSpec, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
-    files = sum(day.files for day in landed)
-    refused = [item for day in landed for item in day.quarantined]
-    share, limit = len(refused) / max(files, 1), spec.data.max_quarantined_share
-    return dg.AssetCheckResult(
-        check_name="schema",
-        passed=share <= limit,
-        description=refused[0].reason if refused else None,
-        metadata={"quarantined_share": share, "max_quarantined_share": limit, "quarantined_files": len(refused), "files": files},
-    )
-
-
-def _null_rate_check(dataset: Dataset, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
-    rows = pd.concat([day.rows for day in landed])
-    rates = rows.isna().mean() if len(rows) else pd.Series(dtype=float)
-    above = {name: float(rate) for name, rate in rates.items() if rate > dataset.columns[str(name)].max_null_rate}
-    return dg.AssetCheckResult(
-        check_name="null_rate",
-        passed=not above,
-        description="; ".join(
-            f"{name}: {rate:.1%} null, at most {dataset.columns[str(name)].max_null_rate:.1%}" for name, rate in above.items()
-        )
-        or None,
-        metadata={"highest_null_rate": float(rates.max()) if len(rates) else 0.0},
-    )
-
-
-def _volume_check(dataset: Dataset, landed: Sequence[landing.Landed]) -> dg.AssetCheckResult:
-    thin = [f"{day.day}: {len(day.rows)}" for day in landed if len(day.rows) < dataset.min_rows]
-    return dg.AssetCheckResult(
-        check_name="volume",
-        passed=not thin,
-        description=f"fewer than {dataset.min_rows} rows on {', '.join(thin)}" if thin else None,
-        metadata={"min_rows": dataset.min_rows, "fewest_rows": min(len(day.rows) for day in landed)},
-    )
-
-
-def _leakage_check(spec: ModelSpec, training: pd.DataFrame, holdout: pd.DataFrame) -> dg.AssetCheckResult:
-    from mlops_assets.core.comparison import auc
-
-    overlap = bool(training["event_timestamp"].max() >= holdout["event_timestamp"].min())
-    label = training[spec.label.column].to_numpy(dtype=int)
-    matrix = np.nan_to_num(encode(spec.features.inputs, {name: training[name].tolist() for name in spec.features.names}), nan=-1e9)
-    both = 0 < label.sum() < len(label)
-    aucs = {name: auc(label, matrix[:, index]) for index, name in enumerate(spec.features.names)} if both else {}
-    strength = {name: max(value, 1 - value) for name, value in aucs.items()}
-    strongest = max(strength, key=strength.__getitem__, default=None)
-    leaked = strongest is not None and strength[strongest] > LEAK_AUC
-    reasons = ["the holdout begins before the training set ends"] if overlap else []
-    reasons += (
-        [f"{strongest} alone ranks the outcomes with an AUC of {strength[strongest]:.3f}: it is the label in disguise"] if leaked else []
-    )
-    return dg.AssetCheckResult(
-        check_name="no_leakage",
-        passed=not reasons,
-        description="; ".join(reasons) or None,
-        metadata={"strongest_feature": strongest or "", "strongest_auc": strength.get(strongest or "", 0.0), "max_auc": LEAK_AUC},
-    )
-
-
-def _feature_schema_check(spec: ModelSpec, training: pd.DataFrame) -> dg.AssetCheckResult:
-    empty = [name for name in spec.features.names if training[name].isna().all()]
-    return dg.AssetCheckResult(
-        check_name="feature_schema",
-        passed=not empty,
-        description=f"no value at all in {', '.join(empty)}: look at the views behind {spec.features.service}" if empty else None,
-        metadata={"features": len(spec.features.names), "empty_features": ", ".join(empty)},
-    )
-
-
-def _parity_check(platform: Platform, spec: ModelSpec, until: datetime) -> dg.AssetCheckResult:
-    newest = read_datasets(platform, spec, (until - timedelta(days=1)).date(), until.date())["events"]
-    entities = newest.tail(PARITY_SAMPLE).reset_index(drop=True)
-    offline = platform.features.as_of(spec.features, entities.assign(event_timestamp=until))
-    online = platform.features.online(spec.features, entities)
-    joined = [name for name in spec.features.names if name in online.columns and name not in entities.columns]
-    differing = [name for name in joined if not _same(offline[name], online[name])]
-    return dg.AssetCheckResult(
-        check_name="online_offline_parity",
-        passed=not differing,
-        description=f"online differs from offline in {', '.join(differing)}: materialize online_features again" if differing else None,
-        metadata={"entities": len(entities), "features": len(joined), "differing": ", ".join(differing)},
-    )
-
-
-def _same(left: pd.Series, right: pd.Series) -> bool:
-    both_null = left.isna().to_numpy() & right.isna().to_numpy()
-    equal = np.isclose(left.to_numpy(dtype=float, na_value=np.nan), right.to_numpy(dtype=float, na_value=np.nan), rtol=1e-6)
-    return bool(np.all(both_null | equal))
+def _summaries_of_inputs(spec: ModelSpec, training: pd.DataFrame) -> list[feature_statistics.Summary]:
+    """What the model's inputs are like, each beside the view that it comes from, or the events."""
+    origin = {field.name: view.name for view in views_of(spec) for field in view.fields}
+    return [
+        feature_statistics.summarize(origin.get(feature.name, "events"), feature.name, training[feature.name], bool(feature.categories))
+        for feature in spec.features.inputs
+    ]
 
 
 def partition_ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:

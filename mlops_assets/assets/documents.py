@@ -34,11 +34,12 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A training run and its export, which lies in the object store under its digest."""
+    """A training run and its export, which lies in the object store under its digest; and what the features of the views add to it."""
 
     run_id: str
     digest: str
     training_set: TrainingSet
+    history: str = ""
 
 
 @dg.io_manager(required_resource_keys={"platform"})

@@ -5,12 +5,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from mlops_assets.adapters import holdout_scores, tables
 from mlops_assets.adapters.codec import encode_gate_evidence
 from mlops_assets.adapters.onnx_model import OnnxModel
-from mlops_assets.assets.training import matrix_of
+from mlops_assets.assets.training import HISTORY_TAG, blocks_of, matrix_of
 from mlops_assets.core import gates, ledger
 from mlops_assets.core.certificate import certificate
 from mlops_assets.core.errors import AlreadyExists
@@ -64,7 +63,8 @@ def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | 
     data = encode_gate_evidence(kept)
     key = evidence_key(spec.name, data)
     platform.objects.create(key, data)
-    return Evaluation(answer.result, certificate(spec.name, release, champion, holdout, answer.result, answer.looks), key)
+    page = certificate(spec.name, release, champion, holdout, answer.result, answer.looks, info.tags.get(HISTORY_TAG))
+    return Evaluation(answer.result, page, key)
 
 
 def measure(platform: Platform, spec: ModelSpec, info: ReleaseInfo, champion: str | None) -> tuple[Scored, Footprint]:
@@ -78,13 +78,6 @@ def measure(platform: Platform, spec: ModelSpec, info: ReleaseInfo, champion: st
     scored = Scored(label, model.score(matrix), beside, slices, blocks_of(spec, rows), spec.label.decision_threshold)
     latencies = tuple(one_row_latencies(model, matrix).tolist()) if spec.gates.max_latency_ms is not None else None
     return scored, Footprint(len(file), latencies)
-
-
-def blocks_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray | None:
-    """Which rows depend on each other, as ``gates.blocks`` says."""
-    if spec.gates.blocks == "day":
-        return rows["event_timestamp"].dt.floor("D").to_numpy()
-    return rows[spec.features.unit].astype(str).to_numpy() if spec.gates.blocks == "unit" else None
 
 
 def one_row_latencies(model: OnnxModel, matrix: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
 from mlops_assets.assets.evaluation import evaluate, gate_verdict
 from mlops_assets.assets.plots import trajectory_plot
-from mlops_assets.assets.training import check_result, matrix_of
+from mlops_assets.assets.training import matrix_of
+from mlops_assets.assets.verdicts import check_result, figures
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move
 from mlops_assets.core.errors import NotReady
@@ -83,7 +84,7 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
             author = Author("evaluation", why, context.run.run_id, evidence)
             change(platform, spec.name, lambda p: policies.refuse(p, release, author, platform.clock()))
         return dg.MaterializeResult(
-            metadata=_figures(result.verdicts)
+            metadata=figures(result.verdicts)
             | {"certificate": dg.MetadataValue.md(certificate), "champion": policy.champion or "none"}
             | {"evidence": dg.MetadataValue.path(f"s3://{evidence}")},
             check_results=[check_result("quality_gate", key, gate_verdict(result))],
@@ -118,7 +119,7 @@ def _staging(spec: ModelSpec) -> dg.AssetsDefinition:
             change(platform, spec.name, lambda p: policies.refuse(p, release, failed, platform.clock()))
         reconcile(platform, spec.name, spec.serving)
         return dg.MaterializeResult(
-            metadata=_figures((verdict,)) | {"reason": verdict.reason}, check_results=[check_result("smoke_test", key, verdict)]
+            metadata=figures((verdict,)) | {"reason": verdict.reason}, check_results=[check_result("smoke_test", key, verdict)]
         )
 
     return staging
@@ -153,7 +154,7 @@ def _canary(spec: ModelSpec) -> dg.AssetsDefinition:
             asset_key=key,
             passed=decision.move in (Move.ADVANCE, Move.PROMOTE),
             description=decision.reason,
-            metadata=_figures(decision.verdicts),
+            metadata=figures(decision.verdicts),
         )
         if decision.move is not Move.ADVANCE:
             keep_hold(platform, spec, policy, seen, decision)
@@ -322,23 +323,7 @@ def _materialized(
     for record in records_of(made):
         if record.noun == "production" or is_recorded(context.instance, spec, record):
             continue
-        figures = _figures(decision.verdicts) if decision else {}
+        measured = figures(decision.verdicts) if decision else {}
         weight = {"weight": policy.weights.get(made.release, 0), "mirror": policy.mirror.percent if policy.mirror else 0}
         plot = {"plot": trajectory_plot(policy, record.partition or made.release)}
-        yield dg.MaterializeResult(asset_key=keys.key(spec, record.noun), metadata=metadata_of(policy, made) | weight | figures | plot)
-
-
-def _figures(verdicts: tuple[Verdict, ...]) -> dict[str, object]:
-    """Numbers that the UI plots, and the verdicts as a table."""
-    numbers: dict[str, object] = {verdict.name: verdict.value for verdict in verdicts if verdict.value is not None}
-    rows = [
-        dg.TableRecord(
-            {"name": v.name, "outcome": v.outcome.value, "value": v.value, "threshold": v.threshold, "sample": v.sample, "reason": v.reason}
-        )
-        for v in verdicts
-    ]
-    kinds = {"value": "float", "threshold": "float", "sample": "int"}
-    schema = dg.TableSchema(
-        [dg.TableColumn(name, kinds.get(name, "string")) for name in ("name", "outcome", "value", "threshold", "sample", "reason")]
-    )
-    return numbers | {"verdicts": dg.MetadataValue.table(rows, schema)}
+        yield dg.MaterializeResult(asset_key=keys.key(spec, record.noun), metadata=metadata_of(policy, made) | weight | measured | plot)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,15 @@ from pydantic import Field
 
 from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
-from mlops_assets.assets.data import load
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
+from mlops_assets.assets.reading import load, views_of
+from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
 from mlops_assets.core.comparison import auc
 from mlops_assets.core.errors import MlopsError, TrainingFailed
+from mlops_assets.core.history import added_by_history, without_history
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.performance import calibrate
 from mlops_assets.core.policy import Author, register
@@ -34,6 +36,12 @@ from mlops_assets.rollout import change
 
 SCORE = "score"
 """The name of the score's column in a baseline, beside the features."""
+
+HISTORY_TAG = "history"
+"""The tag of a release that tells what the features of the views add to it."""
+
+MOST_OF_A_TAG = 1000
+"""Characters: an error of user code may be of any length."""
 
 
 class TrainConfig(dg.Config):
@@ -59,6 +67,13 @@ def baseline_key(model: str, release: str) -> str:
 def matrix_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray:
     """Feature columns as the float32 matrix that the model takes."""
     return encode(spec.features.inputs, {name: nullable(rows[name]) for name in spec.features.names})
+
+
+def blocks_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray | None:
+    """Which rows depend on each other, as ``gates.blocks`` says."""
+    if spec.gates.blocks == "day":
+        return rows["event_timestamp"].dt.floor("D").to_numpy()
+    return rows[spec.features.unit].astype(str).to_numpy() if spec.gates.blocks == "unit" else None
 
 
 def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -87,14 +102,16 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         digest = hashlib.sha256(exported).hexdigest()
         platform.objects.put(export_key(spec.name, digest), exported)
         verdict = check_parity(spec, estimator, exported, holdout)
-        metrics = holdout_metrics(spec, exported, holdout) | {"training_seconds": seconds, "training_rows": float(len(training))}
+        history = value_of_history(spec, training, holdout, exported, hyperparameters)
+        metrics = holdout_metrics(spec, exported, holdout) | history.metrics
+        metrics |= {"training_seconds": seconds, "training_rows": float(len(training))}
         run_id = platform.registry.log_run(
             training_run(spec, training_set, hyperparameters, digest, metrics, context.run.run_id), {"model.onnx": exported}
         )
-        yield dg.MaterializeResult(asset_key=model, metadata={"mlflow_run": run_id, **metrics})
+        yield dg.MaterializeResult(asset_key=model, metadata={"mlflow_run": run_id, **history.shown, **metrics})
         yield dg.MaterializeResult(
             asset_key=onnx_model,
-            value=TrainedModel(run_id, digest, training_set),
+            value=TrainedModel(run_id, digest, training_set, history.told),
             data_version=dg.DataVersion(digest),
             metadata={"sha256": digest, "bytes": len(exported), "mlflow_run": run_id},
         )
@@ -202,6 +219,55 @@ def holdout_metrics(spec: ModelSpec, exported: bytes, holdout: pd.DataFrame) -> 
     return {"holdout_auc": auc(label, onnx_export.score(exported, matrix_of(spec, holdout))), "holdout_rows": float(len(label))}
 
 
+@dataclass(frozen=True)
+class ValueOfHistory:
+    """What the features of the views add, told to a person, and the figures that are logged; neither where there is nothing to tell."""
+
+    told: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        return {"history": self.told} if self.told else {}
+
+
+def value_of_history(
+    spec: ModelSpec, training: pd.DataFrame, holdout: pd.DataFrame, exported: bytes, hyperparameters: Mapping[str, Any]
+) -> ValueOfHistory:
+    """Train once more without the features of the views, and compare on the holdout.
+
+    A training that fails without them, as one may that counts on a column, is told where the comparison would be, and harms nothing.
+    """
+    label, started = holdout[spec.label.column].to_numpy(dtype=int), time.monotonic()
+    try:
+        history = frozenset(field.name for view in views_of(spec) for field in view.fields) & frozenset(spec.features.names)
+        if not history or not 0 < label.sum() < len(label):
+            return ValueOfHistory()
+        alone = without_history(spec, history)
+        without = score_natively(alone, fit(alone, training, hyperparameters), holdout) if alone else np.zeros(len(label))
+        verdict = added_by_history(label, onnx_export.score(exported, matrix_of(spec, holdout)), without, blocks_of(spec, holdout))
+    except MlopsError as error:
+        why = error.__cause__ or error
+        told = f"what the features of the views add is not known, since without them: {type(why).__name__}: {why}"
+        dg.get_dagster_logger().warning(told)
+        return ValueOfHistory(" ".join(told.split())[:MOST_OF_A_TAG])
+    metrics = {"holdout_auc_without_history": auc(label, without), "training_seconds_without_history": time.monotonic() - started}
+    return ValueOfHistory(verdict.reason, metrics)
+
+
+def score_natively(spec: ModelSpec, estimator: Estimator, rows: pd.DataFrame) -> np.ndarray:
+    """What an estimator answers, as precisely as its export would.
+
+    Raises:
+        TrainingFailed: with the estimator's own error as its cause.
+    """
+    features = pd.DataFrame(matrix_of(spec, rows), columns=list(spec.features.names))
+    try:
+        return np.asarray(estimator.predict_proba(features))[:, 1].astype(np.float32)
+    except Exception as error:  # of user code, as in fit
+        raise TrainingFailed(f"the estimator of {spec.training.trainer} does not answer: {error}") from error
+
+
 def training_run(
     spec: ModelSpec, training_set: TrainingSet, hyperparameters: Mapping[str, Any], digest: str, metrics: dict[str, float], dagster_run: str
 ) -> TrainingRun:
@@ -222,6 +288,7 @@ def release_tags(trained: TrainedModel) -> dict[str, str]:
     """What a release's version says of its origin; the evaluation reads holdout and gate from here."""
     training_set = trained.training_set
     return {
+        **({HISTORY_TAG: trained.history} if trained.history else {}),
         "training_set": training_set.digest,
         "holdout": training_set.holdout,
         "gate": training_set.gate,
@@ -260,12 +327,6 @@ def announce(context: dg.AssetExecutionContext, spec: ModelSpec, release: str, t
         context.instance.add_dynamic_partitions(name, [release])
     metadata = {"mlflow_run": trained.run_id, "sha256": trained.digest, **{k: str(v) for k, v in asdict(trained.training_set).items()}}
     context.instance.report_runless_asset_event(dg.AssetMaterialization(keys.key(spec, "release"), partition=release, metadata=metadata))
-
-
-def check_result(name: str, asset: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
-    """A verdict as Dagster shows it. Inconclusive is not a pass."""
-    shown = {k: v for k, v in verdict.to_dict().items() if v is not None and k != "reason"}
-    return dg.AssetCheckResult(check_name=name, asset_key=asset, passed=verdict.passed, description=verdict.reason, metadata=shown)
 
 
 def nullable(column: pd.Series) -> list[object]:

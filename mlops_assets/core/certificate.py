@@ -6,8 +6,16 @@ from mlops_assets.core.gates import GateResult
 from mlops_assets.core.ledger import Look
 
 
-def certificate(model: str, challenger: str, champion: str | None, holdout: str, result: GateResult, looks: Sequence[Look] = ()) -> str:
-    """What was concluded, from which figures, and what this holdout was asked before."""
+def certificate(
+    model: str,
+    challenger: str,
+    champion: str | None,
+    holdout: str,
+    result: GateResult,
+    looks: Sequence[Look] = (),
+    history: str | None = None,
+) -> str:
+    """What was concluded, from which figures, and what this holdout was asked before; and, if told, what the features of the views add."""
     lines = [
         f"# {model} {challenger}: {result.outcome.value}",
         "",
@@ -21,7 +29,7 @@ def certificate(model: str, challenger: str, champion: str | None, holdout: str,
         value = "" if verdict.value is None else f"{verdict.value:.4f}"
         threshold = "" if verdict.threshold is None else f"{verdict.threshold:.4f}"
         lines.append(f"| {verdict.name} | {verdict.outcome.value} | {value} | {threshold} | {verdict.reason} |")
-    notes = [*_on_comparison(result), *_on_looks(result, looks)]
+    notes = [*([f"History: {history}."] if history else []), *_on_comparison(result), *_on_looks(result, looks)]
     return "\n".join([*lines, *(line for note in notes for line in ("", note))]) + "\n"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlops_assets.adapters.feature_rows import load_definitions
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.defs.flight_delay import landing
@@ -32,9 +33,10 @@ class Caller:
         }
         self._spec, self._events, self._store = spec, datasets["events"], MemoryFeatureStore()
         first = datetime.combine(start, datetime.min.time(), UTC)
+        definitions = load_definitions(spec.features.transform)
         for view, rows in build_views(datasets, first, first + timedelta(days=len(days))).items():
             for day, part in rows.groupby(rows["event_timestamp"].dt.date):
-                self._store.write(view, day, part)
+                self._store.write(definitions.view(view), day, part, first)
 
     def requests(self, start: date, end: date) -> list[dict[str, Any]]:
         """One request body a flight asked about in ``[start, end)``."""

@@ -6,7 +6,7 @@ import dagster as dg
 
 from mlops_assets.adapters import tables
 from mlops_assets.assets import keys
-from mlops_assets.assets.data import data_time
+from mlops_assets.assets.reading import data_time
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.schedules import TRAINING_NOUNS
 from mlops_assets.sensors.tick import TRIES, Tick, ask_for_run, runs_of

@@ -1,6 +1,7 @@
 """Every answer is what a slow, obvious search finds among the rows that were known at the time; and old training sets stay as they were."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -9,16 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.adapters.feast import FeastFeatureStore
+from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
 from mlops_assets.adapters.tables import to_parquet
 from mlops_assets.ports import FeatureStore
-from tests.adapters.small_features import VIEWS
-from tests.adapters.test_feast import SHOPS, asked, at, feast, sales
+from tests.adapters.test_feast import REPO, SALES, SHOPS, asked, at, feast, sales
 
 START, STEP = at("05T20:00"), timedelta(minutes=20)
 """Steps cross midnight, since a day is a file, and nine of them are the time to live."""
 
-TTL = VIEWS[0].ttl
+TTL = SALES.ttl
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,11 @@ def frame(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(columns).assign(mood=None)
 
 
-def put(store: FeatureStore, rows: list[Row]) -> None:
-    """The rows in place of those before, in the order given."""
+def put(store: FeatureStore, rows: list[Row], written_at: pd.Timestamp = START) -> None:
+    """Both days, in the order given."""
     written = frame(rows)
     for day in (date(2013, 1, 5), date(2013, 1, 6)):
-        store.write("shop_sales", day, written[written["event_timestamp"].dt.date == day])
+        store.write(SALES, day, written[written["event_timestamp"].dt.date == day], written_at)
 
 
 def questions(asking: list[Question]) -> pd.DataFrame:
@@ -94,15 +96,27 @@ QUESTIONS = st.lists(st.builds(Question, SHOP | st.sampled_from(["nowhere", None
 
 
 @pytest.fixture(scope="module", params=["feast", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    return feast(tmp_path_factory.mktemp("feast")) if request.param == "feast" else MemoryFeatureStore()
+def empty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], FeatureStore]:
+    """Makes a store in which nothing was written. Feast's is always the same one, since it takes long to open."""
+    if request.param == "memory":
+        return MemoryFeatureStore
+    objects = MemoryObjectStore()
+    store = FeastFeatureStore(REPO, tmp_path_factory.mktemp("feast"), objects)
+
+    def emptied() -> FeatureStore:
+        for info in objects.list("tables/"):
+            objects.delete(info.key)
+        return store
+
+    return emptied
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, asking=QUESTIONS)
 def test_every_event_comes_back_once_in_its_place_with_the_newest_value_known_at_its_time(
-    store: FeatureStore, rows: list[Row], asking: list[Question]
+    empty: Callable[[], FeatureStore], rows: list[Row], asking: list[Question]
 ) -> None:
+    store = empty()
     put(store, rows)
     entities = questions(asking)
     found = store.as_of(SHOPS, entities)
@@ -119,19 +133,19 @@ def test_history_that_is_written_a_month_later_does_not_change_an_old_training_s
     store = feast(tmp_path) if kind == "feast" else MemoryFeatureStore()
     day = date(2013, 1, 5)
     then = sales(("a", "05T09:00", "05T09:10", 1, "good"), ("b", "05T10:00", "05T10:10", 2, None), ("a", "05T11:00", "05T11:10", 3, "bad"))
-    store.write("shop_sales", day, then)
+    store.write(SALES, day, then, at("05T12:00"))
     entities = asked(("b", "05T12:00"), ("a", "05T09:05"), ("a", "05T12:00"), (None, "05T12:00"), ("a", "05T12:00"))
     before = digest(store, entities)
     month = timedelta(days=31)
-    corrected = then.assign(sales=then["sales"] + 100, created_timestamp=then["created_timestamp"] + month)
-    backfilled = sales(("a", "05T11:30", "05T11:30", 7, "good")).assign(created_timestamp=at("05T11:30") + month)
-    store.write("shop_sales", day, pd.concat([backfilled, corrected, then], ignore_index=True))
-    store.write(
-        "shop_sales", date(2013, 1, 4), sales(("b", "04T10:00", "04T10:00", 9, None)).assign(created_timestamp=at("04T10:00") + month)
-    )
+    written_at = at("05T12:00") + month
+    corrected = then.assign(sales=then["sales"] + 100)
+    late = sales(("a", "05T11:30", "05T11:30", 7, "good"), ("b", "05T08:00", "05T08:00", 4, "good"))
+    store.write(SALES, day, pd.concat([late, corrected], ignore_index=True), written_at)
+    store.write(SALES, date(2013, 1, 4), sales(("b", "04T10:00", "04T10:00", 9, None)).assign(created_timestamp=written_at), written_at)
     assert digest(store, entities) == before
     # It is there for whoever asks after it was written, but for its time to live.
-    store.write("shop_sales", date(2013, 2, 5), corrected.assign(event_timestamp=corrected["created_timestamp"]))
+    again = corrected.assign(event_timestamp=corrected["event_timestamp"] + month, created_timestamp=corrected["created_timestamp"] + month)
+    store.write(SALES, date(2013, 2, 5), again, written_at)
     later = entities.assign(event_timestamp=entities["event_timestamp"] + month)
     assert store.as_of(SHOPS, later)["sales"].fillna(-1).tolist() == [102, -1, 103, -1, 103]
     assert digest(store, entities) == before

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import pytest
 
 from mlops_assets.adapters import tables
-from mlops_assets.assets.data import data_time, feature_code_version
+from mlops_assets.assets.reading import data_time, feature_code_version
 from mlops_assets.core.errors import IllegalChange
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author
@@ -239,7 +239,7 @@ def test_the_online_store_follows_what_lands(shop: Gifts) -> None:
         newest = world.materializations(NAME, "online_features")[-1].metadata
         assert newest["as_of"].value == data_time(world.platform, shop.spec).timestamp()
         assert newest["entities_written"].value > 0
-        assert world.checks(NAME, "online_features") == {"online_offline_parity": True}
+        assert world.checks(NAME, "online_features") == {"online_offline_parity": True, "views_fresh": True}
     assert len(world.materializations(NAME, "online_features")) == 2
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.adapters.prediction_log import ENTITY_PREFIX
-from mlops_assets.assets.data import read_datasets
+from mlops_assets.assets.reading import read_datasets
 from tests.assets.gifts import DAYS, NAME, Gifts
 from tests.world import World
 

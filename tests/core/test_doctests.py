@@ -23,6 +23,7 @@ COMPUTING = (
     "experiment_samples",
     "experiment_sequential",
     "floors",
+    "freshness",
     "grid",
     "guardrails",
     "ledger",

@@ -25,6 +25,7 @@ from mlops_assets.core.signature import Signature
 from mlops_assets.settings import sqlite_url
 from serving.inputs import Inputs
 from serving.replica import online_store
+from tests.adapters.small_features import VIEWS
 from tests.redis_server import RedisServer, running_redis
 from tests.servers import HOST, eventually
 from tests.serving.models import ModelFile, tiny_model
@@ -56,8 +57,9 @@ class Shop:
         frame = pd.DataFrame(told, columns=[names[0], "event_timestamp", *names[1:]])
         frame["event_timestamp"] = pd.to_datetime(frame["event_timestamp"], utc=True).astype("datetime64[us, UTC]")
         frame["created_timestamp"] = frame["event_timestamp"]
+        declared = next(each for each in VIEWS if each.name == view)
         for day, part in frame.groupby(frame["event_timestamp"].dt.date):
-            self.store.write(view, day, part.reset_index(drop=True))
+            self.store.write(declared, day, part.reset_index(drop=True), NOW)
 
     def fill(self) -> None:
         hour = timedelta(hours=1)
