@@ -20,7 +20,7 @@ import pandas as pd
 
 from mlops_assets.adapters import feature_rows
 from mlops_assets.adapters.feast_import import import_feast
-from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror
+from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror, to_parquet
 from mlops_assets.adapters.feast_online import OnlineStore
 from mlops_assets.adapters.online_layout import PROJECT, read_version, write_version
 from mlops_assets.core.errors import BadData, NotFound, SpecError, Unavailable
@@ -63,9 +63,7 @@ class FeastFeatureStore:
         written = feature_rows.rewritten(view, day, self._stored(key), rows, written_at, transform)
         if written is None:
             return
-        buffer = io.BytesIO()
-        written.to_parquet(buffer, index=False)
-        self._objects.put(key, buffer.getvalue())
+        self._objects.put(key, to_parquet(view, written))
 
     def as_of(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
         definitions = feature_rows.load_definitions(features.transform)

@@ -17,39 +17,48 @@ from mlops_assets.core.errors import BadData
 from mlops_assets.core.feature_views import View
 from mlops_assets.ports import ObjectInfo, ObjectStore
 
+_NO_DAY = "0.parquet"
+"""A file without rows, so that a folder always has one."""
+
 PREFIX = "tables/features"
 """Where the object store has the views: ``<view>/<YYYY-MM-DD>.parquet`` below it."""
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """The views' rows on this machine: one checked file a day, and all of them in one for Feast to read."""
+    """The views' rows on this machine: a folder a view, and in it one checked file a day."""
 
     home: Path
     objects: ObjectStore
 
     def path(self, view: View) -> Path:
-        return self.home / "views" / f"{view.name}-{schema_digest(view)}.parquet"
+        """The folder of a view: its files, in the order of their names, are its rows."""
+        return self.home / "days" / f"{view.name}-{schema_digest(view)}"
 
     def read(self, view: View) -> pd.DataFrame:
         return pd.read_parquet(self.path(view))
 
     def sync(self, view: View) -> None:
-        """Fetch the days whose etag is new, forget those that are gone, and join them anew if anything changed."""
-        folder = self.home / "days" / f"{view.name}-{schema_digest(view)}"
+        """Fetch the days whose etag is new, and forget those that are gone."""
+        folder = self.path(view)
         wanted = {_day_file(info): info for info in self.objects.list(f"{PREFIX}/{view.name}/")}
-        held = {path.name for path in folder.glob("*.parquet")}
+        held = {path.name for path in folder.glob("*.parquet")} - {_NO_DAY}
+        if not (folder / _NO_DAY).exists():
+            replace_rows(folder / _NO_DAY, view, feature_rows.empty(view))
         for name in wanted.keys() - held:
-            replace_rows(folder / name, view, self._fetch(view, wanted[name].key))
-        if held == wanted.keys() and self.path(view).exists():
-            return
-        _join_days(self.path(view), view, [folder / name for name in sorted(wanted)])
+            self._fetch(view, wanted[name].key, folder / name)
         for name in held - wanted.keys():
             (folder / name).unlink(missing_ok=True)
 
-    def _fetch(self, view: View, key: str) -> pd.DataFrame:
+    def _fetch(self, view: View, key: str, path: Path) -> None:
+        """A day as it is stored, or, if that was by other definitions, in the view's columns and types."""
+        data = self.objects.get(key)
+        if is_in_schema(view, data):
+            with _replaced(path) as scratch:
+                scratch.write_bytes(data)
+            return
         try:
-            return feature_rows.conform(view, pd.read_parquet(io.BytesIO(self.objects.get(key))))
+            replace_rows(path, view, feature_rows.conform(view, pd.read_parquet(io.BytesIO(data))))
         except BadData as error:
             raise BadData(f"{key}: {error}") from error
 
@@ -96,13 +105,20 @@ def replace_rows(path: Path, view: View, rows: pd.DataFrame) -> None:
         rows.to_parquet(scratch, index=False, schema=_schema(view))
 
 
-def _join_days(path: Path, view: View, days: list[Path]) -> None:
-    """All days in one file, one at a time through memory. Each is a row group, so that those not asked for are not read."""
+def to_parquet(view: View, rows: pd.DataFrame) -> bytes:
+    """Conformed rows of a view as a file that :func:`is_in_schema`."""
+    buffer = io.BytesIO()
+    rows.to_parquet(buffer, index=False, schema=_schema(view))
+    return buffer.getvalue()
+
+
+def is_in_schema(view: View, data: bytes) -> bool:
+    """Whether a Parquet file has the view's columns and types, and so needs no second look."""
     import pyarrow.parquet as pq
 
-    with _replaced(path) as scratch, pq.ParquetWriter(scratch, _schema(view)) as writer:
-        for day in days:
-            writer.write_table(pq.read_table(day))
+    found = pq.read_schema(io.BytesIO(data))
+    expected = _schema(view)
+    return bool(found.names == expected.names and found.types == expected.types)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import io
 import json
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 
 import pandas as pd
 import pyarrow as pa
@@ -54,11 +55,19 @@ def prefix(model: str) -> str:
 
 def read_day(objects: ObjectStore, model: str, name: str, dataset: Dataset, day: date) -> Landed:
     """Read and validate the files of one day; refused ones go to quarantine."""
-    frames, refused = [], []
+    raw, frames, refused = {}, [], []
     found = objects.list(f"{prefix(model)}{name}/{day.isoformat()}/")
     for info in found:
         try:
-            frames.append(_read_file(objects, info, name, dataset, day))
+            raw[info] = _read_file(objects, info)
+        except BadData as error:
+            refused.append(_quarantine(objects, info, str(error)))
+    together = _checked_together(list(raw.values()), name, dataset, day)
+    if together is not None:
+        frames, raw = [together], {}
+    for info, rows in raw.items():
+        try:
+            frames.append(_checked(rows, info.key, name, dataset, day))
         except BadData as error:
             refused.append(_quarantine(objects, info, str(error)))
     rows = pd.concat(frames, ignore_index=True) if frames else empty(dataset)
@@ -78,16 +87,29 @@ def newest(dataset: Dataset, rows: pd.DataFrame, known_by: datetime | None = Non
     return last.sort_index().reset_index(drop=True)
 
 
-def _read_file(objects: ObjectStore, info: ObjectInfo, name: str, dataset: Dataset, day: date) -> pd.DataFrame:
+def _read_file(objects: ObjectStore, info: ObjectInfo) -> pd.DataFrame:
     try:
-        raw = pd.read_parquet(io.BytesIO(objects.get(info.key)))
+        return pd.read_parquet(io.BytesIO(objects.get(info.key)))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadData(f"{info.key} is not a Parquet file ({error}): write it again with pandas or pyarrow") from error
-    rows = _validated(raw, info.key, dataset)
+
+
+def _checked_together(files: list[pd.DataFrame], name: str, dataset: Dataset, day: date) -> pd.DataFrame | None:
+    """All files of a day checked at once, which takes as long as one; None if that says nothing of each of them."""
+    if len({tuple(file.dtypes.items()) for file in files}) != 1:
+        return None
+    try:
+        return _checked(pd.concat(files, ignore_index=True), "", name, dataset, day)
+    except BadData:
+        return None
+
+
+def _checked(raw: pd.DataFrame, key: str, name: str, dataset: Dataset, day: date) -> pd.DataFrame:
+    rows = _validated(raw, key, dataset)
     times = rows[dataset.time].dt.date
     astray = rows[times != day]
     if name in ("events", "labels") and len(astray):
-        raise BadData(f"{info.key}: {len(astray)} rows have {dataset.time} outside {day}: land them in the folder of their own day")
+        raise BadData(f"{key}: {len(astray)} rows have {dataset.time} outside {day}: land them in the folder of their own day")
     return rows
 
 
@@ -112,13 +134,16 @@ def _validated(raw: pd.DataFrame, key: str, dataset: Dataset) -> pd.DataFrame:
 
 def schema(dataset: Dataset):  # type: ignore[no-untyped-def]  # pandera is imported late, so its type cannot be named here
     """The pandera schema of a dataset's columns."""
+    return _schema(tuple(dataset.columns.items()))
+
+
+@cache
+def _schema(columns: tuple[tuple[str, Column], ...]):  # type: ignore[no-untyped-def]  # as above
     import pandera.pandas as pa
 
-    columns = {
-        name: pa.Column(_DTYPES[column.type], _checks(column), nullable=column.nullable, coerce=True)
-        for name, column in dataset.columns.items()
-    }
-    return pa.DataFrameSchema(columns)
+    return pa.DataFrameSchema(
+        {name: pa.Column(_DTYPES[column.type], _checks(column), nullable=column.nullable, coerce=True) for name, column in columns}
+    )
 
 
 def _checks(column: Column):  # type: ignore[no-untyped-def]  # as above

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.adapters import landing
+from mlops_assets.assets.reading import nullable
 from mlops_assets.assets.verdicts import check_result, table
 from mlops_assets.core.comparison import auc
 from mlops_assets.core.feature_views import View
 from mlops_assets.core.freshness import freshness, summarize
 from mlops_assets.core.model_spec import Dataset, ModelSpec
 from mlops_assets.core.signature import encode
+from mlops_assets.core.skew import compare
 
 LEAK_AUC = 0.995
 """A single feature that ranks the outcomes better than this is taken for a copy of the label."""
@@ -104,6 +106,4 @@ def freshness_check(asset: dg.AssetKey, views: Sequence[View], newest: Mapping[s
 
 
 def _same(left: pd.Series, right: pd.Series) -> bool:
-    both_null = left.isna().to_numpy() & right.isna().to_numpy()
-    equal = np.isclose(left.to_numpy(dtype=float, na_value=np.nan), right.to_numpy(dtype=float, na_value=np.nan), rtol=1e-6)
-    return bool(np.all(both_null | equal))
+    return compare({"": nullable(left)}, {"": nullable(right)})[0].differing == 0

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.assets import keys
-from mlops_assets.assets.training import SCORE, baseline_key, nullable
+from mlops_assets.assets.reading import nullable
+from mlops_assets.assets.training import SCORE, baseline_key
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.distances import DEFINITION, Distances, Tests, examine, measure
 from mlops_assets.core.drift import judge, summarize

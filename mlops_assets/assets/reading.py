@@ -82,3 +82,8 @@ def days_of(partition_keys: Sequence[str]) -> list[date]:
 def midnight(day: date) -> datetime:
     """When a day begins, in UTC."""
     return datetime.combine(day, time(), UTC)
+
+
+def nullable(column: pd.Series) -> list[object]:
+    """The values of a column, None where one is missing."""
+    return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]

@@ -10,8 +10,7 @@ import pandas as pd
 from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
 from mlops_assets.assets import keys
 from mlops_assets.assets.monitoring import served_window
-from mlops_assets.assets.reading import data_time
-from mlops_assets.assets.training import nullable
+from mlops_assets.assets.reading import data_time, nullable
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.skew import FeatureSkew, compare, judge
 from mlops_assets.core.verdict import Outcome

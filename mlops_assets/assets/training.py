@@ -16,7 +16,7 @@ from pydantic import Field
 from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
-from mlops_assets.assets.reading import load, views_of
+from mlops_assets.assets.reading import load, nullable, views_of
 from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance
@@ -327,8 +327,3 @@ def announce(context: dg.AssetExecutionContext, spec: ModelSpec, release: str, t
         context.instance.add_dynamic_partitions(name, [release])
     metadata = {"mlflow_run": trained.run_id, "sha256": trained.digest, **{k: str(v) for k, v in asdict(trained.training_set).items()}}
     context.instance.report_runless_asset_event(dg.AssetMaterialization(keys.key(spec, "release"), partition=release, metadata=metadata))
-
-
-def nullable(column: pd.Series) -> list[object]:
-    """The values of a column, None where one is missing."""
-    return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]

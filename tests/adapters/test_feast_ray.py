@@ -18,7 +18,7 @@ from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.core.errors import BadData, SpecError, Unavailable
 from mlops_assets.core.model_spec import Features
 from mlops_assets.ports import FeatureStore
-from tests.adapters.test_feast import REPO, SHOPS, asked, at, real_flights, sales, write_all
+from tests.adapters.test_feast import RAIN, REPO, SALES, SHOPS, asked, at, real_flights, sales, write_all
 from tests.adapters.test_feast_offline import events, found, rows, shop_store
 from tests.adapters.test_point_in_time import QUESTIONS, ROWS, Question, Row, answer, put, questions
 
@@ -140,17 +140,17 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_named_cases(fresh: Stores, case: Case) -> None:
     if case.rows:
-        fresh[0].write("shop_sales", DAY, sales(*case.rows))
+        fresh[0].write(SALES, DAY, sales(*case.rows), at("05T00:00"))
     seen = same(fresh, SHOPS, asked(*case.asking))
     assert [None if pd.isna(value) else value for value in seen["sales"]] == case.expected
 
 
 def test_several_views_each_by_an_entity_of_its_own_and_strings_of_few_kinds(fresh: Stores) -> None:
     rows = sales(("a", "05T09:00", "05T09:00", 1, "good"), ("b", "05T09:00", "05T09:00", 2, "bad"), ("a", "05T11:00", "05T11:00", 3, None))
-    fresh[0].write("shop_sales", DAY, rows.astype({"mood": "category", "shop": "category"}))
+    fresh[0].write(SALES, DAY, rows.astype({"mood": "category", "shop": "category"}), at("05T00:00"))
     weather = pd.DataFrame({"town": ["Ulm", "Bonn"], "event_timestamp": [at("04T12:00"), at("05T10:00")], "rain": [5.0, 7.0]})
     for day, part in weather.assign(created_timestamp=weather["event_timestamp"]).groupby(weather["event_timestamp"].dt.date):
-        fresh[0].write("town_weather", day, part)
+        fresh[0].write(RAIN, day, part, at("05T00:00"))
     asking = asked(("b", "05T10:00"), ("a", "05T12:00"), ("a", "05T10:30"), (None, "05T10:30"), ("b", "05T12:00:01"))
     asking = asking.assign(town=["Ulm", "Bonn", "Bonn", "Ulm", None])
     for entities in (asking, asking.astype({"shop": "category", "town": "category"})):

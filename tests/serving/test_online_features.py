@@ -294,7 +294,7 @@ def test_many_requests_at_once_share_a_connection_and_get_their_own_values(redis
     redis_shop.write("shop_sales", *[(name, timedelta(hours=1), number / 1000, "good") for number, name in enumerate(names)])
     redis_shop.write("town_weather", ("Ulm", timedelta(hours=1), 0.0))
     redis_shop.store.materialize(SHOPS, NOW)
-    client = redis_shop.ready()
+    client = redis_shop.ready(online_timeout=4.0)
     rows = [{"unit": "u", "entities": {"shop": name, "town": "Ulm"}, "inputs": {"size": 0}} for name in names]
     wrong: list[str] = []
 
