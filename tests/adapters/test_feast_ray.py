@@ -1,6 +1,6 @@
 """Beyond one machine: Ray gives the rows that DuckDB gives, however the events are cut, and keeps to this machine if it has no other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -47,18 +47,27 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         assert not psutil.wait_procs(started, timeout=20)[1]
 
 
-def both(folder: Path, on_ray: dict[str, Any]) -> Stores:
+def both(folder: Path, on_ray: dict[str, Any], objects: MemoryObjectStore | None = None) -> Stores:
     """The same feature repository on Ray and on DuckDB, which differ in ``feature_store.yaml`` alone, over the same objects."""
     document = yaml.safe_load((REPO / "feature_store.yaml").read_text())
     (folder / "repo").mkdir()
     (folder / "repo" / "feature_store.yaml").write_text(yaml.safe_dump({**document, "offline_store": on_ray}))
-    objects = MemoryObjectStore()
+    objects = objects or MemoryObjectStore()
     return FeastFeatureStore(folder / "repo", folder / "ray", objects), FeastFeatureStore(REPO, folder / "duckdb", objects)
 
 
 @pytest.fixture(scope="module")
-def stores(on_ray: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Stores:
-    return both(tmp_path_factory.mktemp("stores"), on_ray)
+def emptied(on_ray: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Stores]:
+    """Gives the same two stores each time, in which nothing was written."""
+    objects = MemoryObjectStore()
+    stores = both(tmp_path_factory.mktemp("stores"), on_ray, objects)
+
+    def empty() -> Stores:
+        for info in objects.list("tables/"):
+            objects.delete(info.key)
+        return stores
+
+    return empty
 
 
 @pytest.fixture
@@ -85,8 +94,9 @@ def test_real_flights_get_the_same_features_row_for_row(on_ray: dict[str, Any], 
 @settings(max_examples=25)
 @given(rows=ROWS, asking=QUESTIONS)
 def test_every_event_comes_back_once_in_its_place_with_the_newest_value_known_at_its_time(
-    stores: Stores, rows: list[Row], asking: list[Question]
+    emptied: Callable[[], Stores], rows: list[Row], asking: list[Question]
 ) -> None:
+    stores = emptied()
     put(stores[0], rows)
     entities = questions(asking)
     seen = same(stores, SHOPS, entities)
