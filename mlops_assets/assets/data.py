@@ -125,7 +125,7 @@ def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         deps=[keys.key(spec, "features")],
         group_name=keys.group(spec, "data"),
         owners=list(spec.owners),
-        kinds={"feast", "sqlite"},
+        kinds={"feast"},
         description="The newest value of every feature, where a serving process can look it up.",
         check_specs=[dg.AssetCheckSpec(check, asset=key) for check in ("online_offline_parity", "views_fresh")],
     )
