@@ -1,8 +1,9 @@
-"""The prediction log: Parquet files in the object store, named by the time at which they were shipped.
+"""The prediction log: Parquet files in the object store, by model and hour, named by the time at which they were shipped.
 
-``predictions/<model>/<yyyymmddThhmmss_microseconds>-<release>-<replica>-<sequence>.parquet``. Replicas write beside each other, so a
-name may show up a little after a later one. A :class:`_Position` therefore says up to where everything was read, and lists what was
-read of the last ``settle``, as hashes. A shipper that comes later than that takes a new name and leaves an empty object under the old.
+``predictions/<model>/hour=<yyyymmddThh>/<yyyymmddThhmmss_microseconds>-<release>-<replica>-<sequence>.parquet``. Replicas write beside
+each other, so a name may show up a little after a later one. A :class:`_Position` therefore says up to where everything was read, and
+lists what was read of the last ``settle``, as hashes. A shipper that comes later than that takes a new name and leaves an empty object
+under the old.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _ROWS_AT_ONCE = 1000
 
 _BUCKET = "predictions"
 _STAMP = "%Y%m%dT%H%M%S_%f"
-_STAMP_LENGTH = 22
+_STAMP_LENGTH, _HOUR_LENGTH = 22, 11
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -70,9 +71,9 @@ def object_key(model: str, shipped_at: datetime, release: str, replica: str, seq
     """Where a file goes that is shipped now.
 
     >>> object_key("flight-delay", datetime(2026, 11, 23, 10, 5, 0, 42, UTC), "v3", "a1", 7)
-    'predictions/flight-delay/20261123T100500_000042-v3-a1-000007.parquet'
+    'predictions/flight-delay/hour=20261123T10/20261123T100500_000042-v3-a1-000007.parquet'
     """
-    return f"{_prefix(model)}{shipped_at.astimezone(UTC).strftime(_STAMP)}-{release}-{replica}-{sequence:06d}.parquet"
+    return f"{_place(model, shipped_at.astimezone(UTC).strftime(_STAMP))}-{release}-{replica}-{sequence:06d}.parquet"
 
 
 def shipped_at(key: str) -> datetime:
@@ -150,7 +151,7 @@ class S3PredictionLog:
             BadData: if ``after`` is no position, or an object is no such file.
         """
         position = _Position.parse(after)
-        listed = self._objects.list(_prefix(model), after=_prefix(model) + position.settled if position.settled else "")
+        listed = self._objects.list(_prefix(model), after=_place(model, position.settled) if position.settled else "")
         new = [entry for entry in listed if entry.size > len(TOMBSTONE) and _mark(entry.key) not in position.seen]
         wanted = None if columns is None else tuple(dict.fromkeys([*KEY_COLUMNS, *columns]))
         table = _concatenate([_read(self._objects.get(entry.key), entry.key, wanted) for entry in new], wanted)
@@ -162,7 +163,7 @@ class S3PredictionLog:
         if at is not None:
             return _Position(at.astimezone(UTC).strftime(_STAMP)).text()
         floor = (self._clock().astimezone(UTC) - self._settle).strftime(_STAMP)
-        listed = self._objects.list(_prefix(model), after=_prefix(model) + floor)
+        listed = self._objects.list(_prefix(model), after=_place(model, floor))
         return _Position(floor, tuple(_mark(entry.key) for entry in listed)).text()
 
     def _advance(self, model: str, position: _Position, listed: Sequence[ObjectInfo]) -> _Position:
@@ -171,7 +172,7 @@ class S3PredictionLog:
         # the clock of one shipper that is fast must not hide what the others ship
         latest = min(shipped_at(listed[-1].key), self._clock().astimezone(UTC))
         settled = max(position.settled, (latest - self._settle).strftime(_STAMP))
-        return _Position(settled, tuple(_mark(entry.key) for entry in listed if entry.key > _prefix(model) + settled))
+        return _Position(settled, tuple(_mark(entry.key) for entry in listed if entry.key > _place(model, settled)))
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,11 @@ class _Position:
                 f"position of the prediction log: got {text[:60]!r}, expected one that it gave out itself: begin with ''"
             ) from error
         return cls(settled, tuple(seen))
+
+
+def _place(model: str, stamp: str) -> str:
+    """Where the names begin that were given at a time. They are in the order of time."""
+    return f"{_prefix(model)}hour={stamp[:_HOUR_LENGTH]}/{stamp}"
 
 
 def _prefix(model: str) -> str:

@@ -348,7 +348,7 @@ def test_a_name_that_is_too_old_is_given_up_for_a_new_one(objects, tmp_path, lat
     clock.now += later
     ship_one(objects, tmp_path, clock)
     assert logged(objects) == ["late"]
-    sizes = {entry.key[17:39]: entry.size == len(TOMBSTONE) for entry in objects.kept.list("predictions/tiny/")}
+    sizes = {entry.key.rpartition("/")[2][:22]: entry.size == len(TOMBSTONE) for entry in objects.kept.list("predictions/tiny/")}
     stamps = [moment.strftime("%Y%m%dT%H%M%S_%f") for moment in (NOON, clock.now)]
     assert sizes == {stamps[0]: True, stamps[1]: False}
 
