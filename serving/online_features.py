@@ -18,6 +18,7 @@ from mlops_assets.core.model_spec import Online, OnlinePolicy
 from mlops_assets.core.serving_spec import OnOnlineDown
 from serving.errors import BadRequest
 from serving.inputs import Inputs
+from serving.limits import Overloaded
 from serving.metrics import OnlineMetrics
 from serving.protocol import PredictRequest, Question, describe
 
@@ -81,6 +82,7 @@ class OnlineFeatures:
         Raises:
             BadRequest: if an entity is not known and the model refuses that.
             FeaturesDown: if values are stale, or the store does not answer, and the model refuses that.
+            Overloaded: if the deadline came before the store had its time.
         """
         needs = [[view for view in self._looked_up if view.is_open(question)] for question in request.questions]
         keys = dict.fromkeys(view.key(question) for question, views in zip(request.questions, needs, strict=True) for view in views)
@@ -95,10 +97,11 @@ class OnlineFeatures:
     async def _read(self, keys: Sequence[Key], deadline: float) -> Mapping[Key, Sequence[Held | None]] | None:
         """What the store has; None if it does not answer and that is to count as missing."""
         began = time.perf_counter()
+        allowed = min(self._timeout, deadline - began)
         reason = "it failed a moment ago"
         if began >= self._paused_until:
             try:
-                async with asyncio.timeout(min(self._timeout, deadline - began)):
+                async with asyncio.timeout(allowed):
                     found = [
                         held
                         for start in range(0, len(keys), ENTITIES_AT_ONCE)
@@ -106,8 +109,10 @@ class OnlineFeatures:
                     ]
                 self._metrics.seconds.observe(time.perf_counter() - began)
                 return dict(zip(keys, found, strict=True))
-            except TimeoutError:
-                reason = f"no answer within {time.perf_counter() - began:.3f} s"
+            except TimeoutError as error:
+                if allowed < self._timeout:  # that says nothing of the store, and must not cost the others their connection
+                    raise Overloaded("the inputs were not looked up by the deadline") from error
+                reason = f"no answer within {allowed:g} s"
             except (Unavailable, BadData) as error:
                 reason = str(error)
             self._paused_until = time.perf_counter() + PAUSE_SECONDS

@@ -24,13 +24,15 @@ def load_definitions(transform: str) -> FeatureDefinitions:
 
     Raises:
         NotFound: if there is no such module.
-        SpecError: if it does not declare ``VIEWS`` and ``SERVICES``.
+        SpecError: if it cannot be imported, or does not declare ``VIEWS`` and ``SERVICES``.
     """
     name = transform.partition(":")[0]
     try:
         module = import_module(name)
     except ModuleNotFoundError as error:
         raise NotFound(f"features.transform: module {name!r} cannot be imported ({error}): correct the path or install it") from error
+    except Exception as error:  # the users' code may raise anything, and whatever it is belongs to this model
+        raise SpecError(f"features.transform: module {name!r} raised {type(error).__name__}: {error}: mend it there") from error
     views, services = _declared(module, "VIEWS", View), _declared(module, "SERVICES", FeatureService)
     source = Path(module.__file__).read_text() if module.__file__ else ""
     return FeatureDefinitions(views, services, _code_hash(source))

@@ -7,7 +7,7 @@ from importlib import import_module
 import pandas as pd
 
 from mlops_assets.adapters import feature_rows, landing, tables
-from mlops_assets.core.errors import BadData
+from mlops_assets.core.errors import BadData, MlopsError
 from mlops_assets.core.feature_views import View
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import Platform
@@ -64,7 +64,7 @@ def feature_code_version(spec: ModelSpec) -> str | None:
     """
     try:
         return feature_rows.load_definitions(spec.features.transform).version(spec.features.service).hash[:12]
-    except Exception:  # the users' module, which may raise anything
+    except MlopsError:
         return None
 
 

@@ -11,9 +11,9 @@ from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
 from mlops_assets.assets import keys
 from mlops_assets.assets.monitoring import served_window
 from mlops_assets.assets.reading import data_time, nullable
+from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.skew import FeatureSkew, compare, judge
-from mlops_assets.core.verdict import Outcome
 from mlops_assets.ports import Platform
 
 SAMPLE = 1000
@@ -44,15 +44,7 @@ def build_skew_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "reason": verdict.reason,
                 "differences": _table(skews, found),
             },
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name="no_skew",
-                    passed=verdict.passed,
-                    severity=dg.AssetCheckSeverity.ERROR if verdict.outcome is Outcome.FAIL else dg.AssetCheckSeverity.WARN,
-                    description=verdict.reason,
-                    metadata={name: value for name, value in verdict.to_dict().items() if value is not None and name != "reason"},
-                )
-            ],
+            check_results=[check_result("no_skew", key, verdict, inconclusive=dg.AssetCheckSeverity.WARN)],
         )
 
     return training_serving_skew
@@ -68,14 +60,18 @@ class Recomputed:
 
 
 def served_and_computed(platform: Platform, spec: ModelSpec) -> Recomputed:
-    """A sample of what champions answered, and its features as the feature store has them as of each request.
+    """A sample of what the champion answered, and its features as the feature store has them as of each request.
 
-    Only requests count that named their entities, and whose moment the feature store knows by now.
+    Only requests count that named their entities, and whose moment the feature store knows by now. Of a champion that was trained on other
+    definitions than there are now nothing can be computed again.
     """
-    views = platform.features.version(spec.features).views
+    version, champion = platform.features.version(spec.features), platform.policies.read(spec.name).champion
+    views = version.views
     entities = list(dict.fromkeys(view.entity for view in views))
-    rows = served_window(platform, spec).rows
-    if rows.empty or not {ENTITY_PREFIX + name for name in entities} <= set(rows.columns):
+    answered = served_window(platform, spec).rows
+    rows = answered[answered["release"] == champion]
+    is_same = champion is not None and platform.registry.release(spec.name, champion).tags.get("feature_hash") == version.hash
+    if rows.empty or not is_same or not {ENTITY_PREFIX + name for name in entities} <= set(rows.columns):
         return Recomputed(rows.iloc[:0])
     known = rows[(rows["event_time"] <= data_time(platform, spec)) & rows[[ENTITY_PREFIX + name for name in entities]].notna().any(axis=1)]
     chosen = known.loc[known["request_id"].map(_shuffled).sort_values().index[:SAMPLE]].reset_index(drop=True)

@@ -22,7 +22,7 @@ from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
 from mlops_assets.core.comparison import auc
-from mlops_assets.core.errors import MlopsError, TrainingFailed
+from mlops_assets.core.errors import MlopsError, SpecError, TrainingFailed
 from mlops_assets.core.history import added_by_history, without_history
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.performance import calibrate
@@ -95,10 +95,10 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         hyperparameters = {**spec.training.hyperparameters, **config.hyperparameters}
         training = tables.read_set(platform.objects, spec.name, training_set.training)
         holdout = tables.read_set(platform.objects, spec.name, training_set.holdout)
-        started = time.monotonic()
+        expected, started = signature(platform, spec, training_set), time.monotonic()
         estimator = fit(spec, training, hyperparameters)
         seconds = time.monotonic() - started
-        exported = onnx_export.export(estimator, signature(platform, spec, training_set))
+        exported = onnx_export.export(estimator, expected)
         digest = hashlib.sha256(exported).hexdigest()
         platform.objects.put(export_key(spec.name, digest), exported)
         verdict = check_parity(spec, estimator, exported, holdout)
@@ -186,12 +186,20 @@ def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) ->
 
     Raises:
         TrainingFailed: if the definitions of the features are not those of the training set any more.
+        SpecError: if a default is to stand in for an input that has none.
     """
     version = platform.features.version(spec.features)
     if version.hash != training_set.feature_hash:
         raise TrainingFailed(
             f"the definitions behind {version.service} changed since {spec.slug}/training_set was made (its hash is "
             f"{training_set.feature_hash[:12]}, theirs is {version.hash[:12]}): materialize features and training_set again"
+        )
+    looked_up = {item.name for view in version.views for item in view.fields}
+    without = [item.name for item in spec.features.inputs if item.name in looked_up and item.default is None]
+    if spec.features.online.uses_defaults and without:
+        raise SpecError(
+            f"features.online: a default is to stand in, and {', '.join(without)} has none: give each a default under features.inputs, "
+            'or write "null" or refuse'
         )
     return Signature(
         model=spec.name,

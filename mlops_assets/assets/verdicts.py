@@ -4,13 +4,22 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from mlops_assets.core.verdict import Verdict
+from mlops_assets.core.verdict import Outcome, Verdict
 
 
-def check_result(name: str, asset: dg.AssetKey, verdict: Verdict, beside: Mapping[str, object] | None = None) -> dg.AssetCheckResult:
-    """A verdict as Dagster shows it, with what stands beside it. Inconclusive is not a pass."""
+def check_result(
+    name: str,
+    asset: dg.AssetKey,
+    verdict: Verdict,
+    beside: Mapping[str, object] | None = None,
+    inconclusive: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dg.AssetCheckResult:
+    """A verdict as Dagster shows it, with what stands beside it. Inconclusive is not a pass; a warning does not block what follows."""
     shown = {k: v for k, v in verdict.to_dict().items() if v is not None and k != "reason"} | dict(beside or {})
-    return dg.AssetCheckResult(check_name=name, asset_key=asset, passed=verdict.passed, description=verdict.reason, metadata=shown)
+    severity = inconclusive if verdict.outcome is Outcome.INCONCLUSIVE else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(
+        check_name=name, asset_key=asset, passed=verdict.passed, severity=severity, description=verdict.reason, metadata=shown
+    )
 
 
 def figures(verdicts: Sequence[Verdict]) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """Train the first release, and again on new data, on drift, or when the definitions of the features changed."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -23,11 +25,13 @@ def look_for_training(tick: Tick, spec: ModelSpec) -> None:
     if not days:
         return
     as_of = data_time(tick.platform, spec)
-    trained = last_training(tick.instance, spec)
-    if trained is None:
+    made = newest_training_set(tick.instance, spec)
+    if made is None:
         if days[-1] - days[0] + timedelta(days=1) >= spec.holdout.window + spec.label.horizon + spec.retrain.first_after:
             _request_training(tick, spec, as_of, "new_data", spec.retrain.after_days_gate)
-    elif (version := _changed_features(tick, spec)) is not None:
+        return
+    trained, version = datetime.fromtimestamp(made["as_of"].value, tz=UTC), tick.platform.features.version(spec.features).hash
+    if "feature_hash" in made and made["feature_hash"].value != version:
         _revalidate(tick, spec, as_of, version)
     elif as_of <= trained:
         return
@@ -37,20 +41,10 @@ def look_for_training(tick: Tick, spec: ModelSpec) -> None:
         _request_training(tick, spec, as_of, "new_data", spec.retrain.after_days_gate)
 
 
-def last_training(instance: dg.DagsterInstance, spec: ModelSpec) -> datetime | None:
-    """The data time of the newest training set."""
+def newest_training_set(instance: dg.DagsterInstance, spec: ModelSpec) -> Mapping[str, Any] | None:
+    """What Dagster has recorded of the newest training set; None if there is none yet."""
     event = instance.get_latest_materialization_event(keys.key(spec, "training_set"))
-    if event is None or event.asset_materialization is None:
-        return None
-    return datetime.fromtimestamp(event.asset_materialization.metadata["as_of"].value, tz=UTC)
-
-
-def _changed_features(tick: Tick, spec: ModelSpec) -> str | None:
-    """The hash of the features' definitions, if the newest training set was made by others."""
-    event = tick.instance.get_latest_materialization_event(keys.key(spec, "training_set"))
-    made_by = event.asset_materialization.metadata.get("feature_hash") if event and event.asset_materialization else None
-    version = tick.platform.features.version(spec.features).hash
-    return version if made_by is not None and made_by.value != version else None
+    return event.asset_materialization.metadata if event and event.asset_materialization else None
 
 
 def _revalidate(tick: Tick, spec: ModelSpec, as_of: datetime, version: str) -> None:

@@ -14,7 +14,7 @@ from feature_repo.flight_delay import VIEWS, build_views
 from mlops_assets.adapters.feast import FeastFeatureStore
 from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
-from mlops_assets.core.errors import BadData, NotFound
+from mlops_assets.core.errors import BadData, NotFound, SpecError
 from mlops_assets.core.model_spec import Feature, Features
 from mlops_assets.defs.flight_delay import landing
 from mlops_assets.ports import FeatureStore
@@ -282,3 +282,19 @@ def test_readers_see_whole_states_while_another_store_writes(tmp_path: Path) -> 
             assert reader.as_of(SHOPS, entities)["sales"].nunique(dropna=False) == 1
         landing_all.result()
     assert set(reader.online(SHOPS, entities)["sales"]) == {14.0}
+
+
+def test_feast_is_imported_without_its_run_time_type_checks_and_nothing_else_is_changed() -> None:
+    wrong = "feast.FeatureService(name='s', features=[], tags='no mapping')"
+    ours = f"given = typeguard.typechecked; feast = import_feast(); assert typeguard.typechecked is given; {wrong}"
+    imports = "import typeguard; from mlops_assets.adapters.feast_import import import_feast"
+    subprocess.run([sys.executable, "-c", f"{imports}; {ours}"], check=True, cwd=REPO.parent)
+    checked = subprocess.run([sys.executable, "-c", f"import feast; {wrong}"], capture_output=True, text=True, check=False)
+    assert "TypeCheckError" in checked.stderr
+
+
+def test_a_feature_module_that_raises_is_told_as_the_models_own_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_features.py").write_text("VIEWS = 1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match="'broken_features' raised ZeroDivisionError"):
+        MemoryFeatureStore().version(replace(SHOPS, transform="broken_features:build_views"))

@@ -1,5 +1,7 @@
 """What was served is computed again, and a server that computes its features otherwise is found out."""
 
+import importlib
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pandas as pd
@@ -62,3 +64,16 @@ def test_requests_that_named_no_entity_or_came_after_the_newest_data_say_nothing
     world.send(NAME, asked.assign(event_time=pd.Timestamp(date(2030, 1, 1), tz="UTC"), request_id="later-" + asked["request_id"]))
     assert skew(world)["rows"] == 0
     assert world.checks(NAME, "training_serving_skew") == {"no_skew": False}
+
+
+def test_what_others_than_the_champion_answered_says_nothing_of_it(shop: Gifts, world: World) -> None:
+    world.send(NAME, requests(shop, world, 400))
+    world.log._tables[NAME] = [rows.assign(release="v0") for rows in world.log._tables[NAME]]
+    assert skew(world)["rows"] == 0
+
+
+def test_of_a_champion_of_other_definitions_nothing_is_computed_again(shop: Gifts, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.send(NAME, requests(shop, world, 400))
+    module = importlib.import_module(shop.spec.features.transform.partition(":")[0])
+    monkeypatch.setattr(module, "VIEWS", (replace(module.VIEWS[0], ttl=timedelta(seconds=1)), *module.VIEWS[1:]))
+    assert skew(world)["rows"] == 0

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from mlops_assets.adapters import tables
 from mlops_assets.assets.evaluation import evaluate
 from mlops_assets.assets.training import matrix_of
-from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.model_spec import ModelSpec, Online
 from tests.assets.gifts import DAYS, NAME, SLUG, Gifts, train
 from tests.assets.test_history import land
 from tests.world import World
@@ -100,3 +100,14 @@ def test_a_training_that_fails_without_history_is_told_and_the_model_is_none_the
     assert logged["history"] == f"what the features of the views add is not known, since without them: {why}"
     assert f"History: {logged['history']}." in certificate
     assert world.platform.registry.release(NAME, "v1").tags["history"] == logged["history"]
+
+
+def test_a_default_that_is_to_stand_in_must_be_there_before_anything_is_trained(shop: Gifts) -> None:
+    features = replace(shop.spec.features, online=Online(missing="default"))
+    world, _ = shop.world(replace(shop.spec, features=features))
+    land(shop, world, DAYS)
+    failed = world.materialize(NAME, "training_set", "model", "onnx_model")
+    assert not failed.success
+    reason = failed.failure_data_for_node(f"{SLUG}_train_and_export").error.to_string()
+    assert "features.online" in reason
+    assert "customer_return_rate, customer_outcomes has none" in reason

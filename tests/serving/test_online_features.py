@@ -5,6 +5,7 @@ import contextlib
 import math
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,15 +17,20 @@ import pandas as pd
 import pytest
 
 from mlops_assets.adapters.feast import FeastFeatureStore
-from mlops_assets.adapters.online_layout import read_version, write_version
+from mlops_assets.adapters.online_layout import Held, read_version, write_version
 from mlops_assets.adapters.prediction_log import S3PredictionLog
 from mlops_assets.core.errors import Unavailable
-from mlops_assets.core.feature_views import Field
+from mlops_assets.core.feature_views import Field, View
 from mlops_assets.core.model_spec import Feature, Features, Online
 from mlops_assets.core.signature import Signature
 from mlops_assets.settings import sqlite_url
 from serving.inputs import Inputs
+from serving.limits import Overloaded
+from serving.metrics import OnlineMetrics
+from serving.online_features import OnlineFeatures
+from serving.protocol import UNSET, PredictRequest, Question
 from serving.replica import online_store
+from serving.shared_numbers import Numbers
 from tests.adapters.small_features import VIEWS
 from tests.redis_server import RedisServer, running_redis
 from tests.servers import HOST, eventually
@@ -389,3 +395,34 @@ def test_the_openapi_document_says_what_may_be_left_out(shop: Shop) -> None:
     assert row["inputs"]["required"] == ["size"]
     assert set(row["entities"]["properties"]) == {"shop", "town"}
     assert "shop_sales of shop" in client.get("/docs").text
+
+
+class SlowStore:
+    """An online store that takes its time, and counts how often it was given up."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.given_up = seconds, 0
+
+    async def read(self, keys):
+        await asyncio.sleep(self.seconds)
+        return [[Held((1.0,), NOW.timestamp())] for _ in keys]
+
+    def give_up(self) -> None:
+        self.given_up += 1
+
+
+def test_a_caller_that_waits_for_less_than_the_store_may_take_costs_nobody_else_the_store() -> None:
+    view = View("rain", "town", (Field("rain"),), timedelta(days=1))
+    inputs, store = Inputs((Feature("rain"),), (view,), ("town",)), SlowStore(0.05)
+    online = OnlineFeatures(inputs, Online(), store, 1.0, "refuse", OnlineMetrics(Numbers()))
+    asked = PredictRequest((Question("r", "u", None, (UNSET,), ("Ulm",)),), False)
+
+    async def ask() -> PredictRequest:
+        with pytest.raises(Overloaded):
+            await online.complete(asked, time.perf_counter() + 0.01)
+        with pytest.raises(Overloaded):
+            await online.complete(asked, time.perf_counter() - 1)
+        return await online.complete(asked, time.perf_counter() + 5)
+
+    assert asyncio.run(ask()).questions[0].values == (1.0,)
+    assert store.given_up == 0
