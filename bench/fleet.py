@@ -13,14 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
 from bench import canaries
-from bench.figures import describe_machine
+from bench.figures import Figure, describe_machine, report
 from mlops_assets.adapters.memory import (
     MemoryDeployments,
     MemoryGateway,
@@ -41,26 +40,6 @@ RESULT = Path(__file__).parent / "results" / "fleet.json"
 LOAD_SECONDS, LOAD_MB, TICK_SECONDS = 40.0, 700.0, 10.0
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A measured value beside the most that it may be; without a limit it is told and not judged."""
-
-    name: str
-    value: float
-    unit: str
-    limit: float | None = None
-    cpu_seconds: float | None = None
-    note: str = ""
-
-    @property
-    def ratio(self) -> float | None:
-        return self.value / self.limit if self.limit else None
-
-    @property
-    def is_over(self) -> bool:
-        return self.ratio is not None and self.ratio > 1
-
-
 def measure_load(models: int) -> list[Figure]:
     """Load a copy of the project with as many scaffolded ``defs.yaml`` files, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +57,7 @@ def measure_load(models: int) -> list[Figure]:
     served, loaded = found["laps"]["served"], found["laps"]["loaded"]
     assets, snapshot = f"{found['assets']} assets, until the code server answers", f"once for each client: {found['snapshot_mb']:.0f} MB"
     return [
-        Figure("load", loaded["seconds"], "s", LOAD_SECONDS, loaded["cpu_seconds"], assets),
+        Figure("load", loaded["seconds"], "s", LOAD_SECONDS, note=f"{loaded['cpu_seconds']:.1f} s CPU, {assets}"),
         Figure("load, peak RSS", loaded["peak_rss_mb"], "MB", LOAD_MB),
         Figure("snapshot", served["seconds"] - loaded["seconds"], "s", note=snapshot),
         Figure("snapshot, peak RSS", served["peak_rss_mb"], "MB"),
@@ -114,8 +93,9 @@ def measure_tick(fleet: Fleet, name: str, when: str) -> Figure:
     started, cpu = time.perf_counter(), time.process_time()
     result = fleet.look(name)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    note = f"{len(result.run_requests or ())} runs, {len(result.asset_events)} events, cursor {len(result.cursor or '') / 1e3:.0f} kB"
-    return Figure(f"tick {name}, {when}", seconds, "s", TICK_SECONDS, cpu, note)
+    asked = f"{len(result.run_requests or ())} runs, {len(result.asset_events)} events"
+    note = f"{cpu:.1f} s CPU, {asked}, cursor {len(result.cursor or '') / 1e3:.0f} kB"
+    return Figure(f"tick {name}, {when}", seconds, "s", TICK_SECONDS, note=note)
 
 
 def measure_ticks(models: int) -> list[Figure]:
@@ -128,35 +108,12 @@ def measure_ticks(models: int) -> list[Figure]:
     return [*first, *later]
 
 
-def table(figures: Sequence[Figure]) -> str:
-    lines = [f"{'figure':<32}{'value':>10}{'limit':>10}{'ratio':>7}{'CPU':>9}"]
-    for figure in figures:
-        limit = f"{figure.limit:.0f} {figure.unit}" if figure.limit else ""
-        ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else ""
-        cpu = f"{figure.cpu_seconds:.1f} s" if figure.cpu_seconds is not None else ""
-        value = f"{figure.value:.1f} {figure.unit}"
-        lines.append(f"{figure.name:<32}{value:>10}{limit:>10}{ratio:>7}{cpu:>9}  {'OVER  ' if figure.is_over else ''}{figure.note}")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=1000)
     models = parser.parse_args().models
     before = describe_machine()
-    figures = [*measure_load(models), *measure_ticks(models)]
-    result = {
-        "models": models,
-        "measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "machine": before | {"load_average_after": [round(value, 1) for value in os.getloadavg()]},
-        "figures": [asdict(figure) | {"ratio": figure.ratio} for figure in figures],
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))  # type: ignore[attr-defined]
-    print(table(figures))
-    if any(figure.is_over for figure in figures):
-        raise SystemExit(1)
+    report(RESULT, {"models": models}, before, [*measure_load(models), *measure_ticks(models)])
 
 
 if __name__ == "__main__":

@@ -111,6 +111,23 @@ def bare(port: int) -> Read:
     return read
 
 
+def asyncio_client(port: int) -> Read:
+    """The same by redis-py's asyncio client, nothing decoded either: what serving/redis_store.py stands in place of."""
+    import redis.asyncio
+
+    client = redis.asyncio.Redis(port=port)
+    fields = [name for view in VIEWS for name in redis_fields(view)]
+
+    async def read(cards: Sequence[str]) -> list[list[float]]:
+        pipeline = client.pipeline(transaction=False)
+        for card in cards:
+            pipeline.hmget(redis_key("card", card), fields)
+        await pipeline.execute()
+        return []
+
+    return read
+
+
 def ours(port: int) -> Read:
     """What ``/predict`` does between reading a request and scoring it: look up, decode, check the time to live, count."""
     from serving.inputs import Inputs
@@ -160,7 +177,7 @@ async def timed(reads: dict[str, Read], many: int, count: int) -> dict[str, np.n
 
 async def measure(folder: Path, port: int, count: int) -> list[Figure]:
     store = feast_store(folder, port)
-    reads = {"bare": bare(port), "ours": ours(port), "feast": through_feast(store)}
+    reads = {"bare": bare(port), "bare, asyncio": asyncio_client(port), "ours": ours(port), "feast": through_feast(store)}
     cards = ["card-1", "card-7", "card-1999"]
     if await reads["ours"](cards) != await reads["feast"](cards):
         raise SystemExit("ours and Feast read different values: look at adapters/online_layout.py first")

@@ -1,8 +1,8 @@
 """Dagster's code server, with runs that start at once.
 
-Dagster begins each run in a fresh interpreter, which imports Dagster, pandas and the definitions first: four seconds of a core for a step
-that takes a tenth of one. Here a process without threads imports them once, and each run is forked from it (``forkserver`` of
-:mod:`multiprocessing`). Dagster has no setting for it.
+Dagster begins each run in a fresh interpreter, which imports Dagster, pandas and the definitions first: four and a half seconds of a
+core for a step that takes a tenth of one. Here a process without threads imports them once, and each run is forked from it
+(``forkserver`` of :mod:`multiprocessing`). Dagster has no setting for it.
 """
 
 import multiprocessing

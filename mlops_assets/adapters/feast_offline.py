@@ -7,9 +7,8 @@ to its DuckDB store. It runs inside a memory limit and writes to a temporary fol
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import duckdb
 import pandas as pd
@@ -46,34 +45,6 @@ class AsKnownOfflineStoreConfig(DuckDBOfflineStoreConfig):
     threads: int | None = None
 
 
-class AsKnownOfflineStore(DuckDBOfflineStore):
-    """An offline store that answers with what was known at the time of each event, every event once, in the caller's order."""
-
-    supports_filter_by_created_timestamp = True
-
-    @staticmethod
-    def get_historical_features(
-        config: RepoConfig,
-        feature_views: list[FeatureView],
-        feature_refs: list[str],
-        entity_df: pd.DataFrame | str | None,
-        registry: BaseRegistry,
-        project: str,
-        full_feature_names: bool = False,
-        filter_by_created_timestamp: bool = True,  # noqa: ARG004
-        start_date: datetime | None = None,  # noqa: ARG004
-        end_date: datetime | None = None,  # noqa: ARG004
-    ) -> RetrievalJob:
-        """See Feast's ``OfflineStore``. ``entity_df`` may be a query of DuckDB's, e.g. ``SELECT * FROM 'events.parquet'``.
-
-        ``filter_by_created_timestamp`` is always on: Feast's default, off, shows events what was written after them.
-
-        Raises:
-            BadData: if there are no events, if none of their columns is a time, or if a view's rows are not in Parquet files here.
-        """
-        return AsKnownRetrievalJob.of(config, feature_views, feature_refs, entity_df, registry, project, full_feature_names)
-
-
 class AsKnownRetrievalJob(RetrievalJob):
     """A join that is still to be run: to a table in memory, or by ``persist`` to a Parquet file without ever being there as a whole."""
 
@@ -106,24 +77,6 @@ class AsKnownRetrievalJob(RetrievalJob):
         self._query = join_query(self._events, list(columns), self._asked_at, views, span)
         keys = [name for name in columns if name != self._asked_at]
         self._metadata = RetrievalMetadata(feature_refs, keys, first, last)
-
-    @classmethod
-    def of(
-        cls,
-        config: RepoConfig,
-        feature_views: list[FeatureView],
-        feature_refs: list[str],
-        entity_df: pd.DataFrame | str | None,
-        registry: BaseRegistry,
-        project: str,
-        full_feature_names: bool,
-    ) -> Self:
-        """What Feast asks an offline store for, as a job."""
-        if entity_df is None:
-            raise BadData("got no entity_df, or times alone: expected the events to look features up for")
-        views = [_rows(config, view, feature_refs, full_feature_names) for view in feature_views]
-        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        return cls(config, entity_df, views, feature_refs, on_demand, full_feature_names)
 
     @property
     def full_feature_names(self) -> bool:
@@ -174,6 +127,42 @@ class AsKnownRetrievalJob(RetrievalJob):
 
     def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         return connection(self._limits, self._table)
+
+
+class AsKnown:
+    """What Feast asks an offline store for, answered as known at the time of each event: every event once, in the caller's order."""
+
+    supports_filter_by_created_timestamp = True
+    job: ClassVar[type[AsKnownRetrievalJob]] = AsKnownRetrievalJob
+
+    @classmethod
+    def get_historical_features(
+        cls,
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        **_: Any,
+    ) -> RetrievalJob:
+        """See Feast's ``OfflineStore``. ``entity_df`` may be a query of DuckDB's, e.g. ``SELECT * FROM 'events.parquet'``.
+
+        ``filter_by_created_timestamp`` is always on: Feast's default, off, shows events what was written after them.
+
+        Raises:
+            BadData: if there are no events, if none of their columns is a time, or if a view's rows are not in Parquet files here.
+        """
+        if entity_df is None:
+            raise BadData("got no entity_df, or times alone: expected the events to look features up for")
+        views = [_rows(config, view, feature_refs, full_feature_names) for view in feature_views]
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        return cls.job(config, entity_df, views, feature_refs, on_demand, full_feature_names)
+
+
+class AsKnownOfflineStore(AsKnown, DuckDBOfflineStore):  # type: ignore[misc]  # Feast's is a static method, and asks for no more
+    """The offline store of one machine."""
 
 
 def _rows(config: RepoConfig, view: FeatureView, feature_refs: Sequence[str], full_names: bool) -> Rows:

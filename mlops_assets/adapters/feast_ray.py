@@ -11,18 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from feast.feature_view import FeatureView
-from feast.infra.offline_stores.offline_store import RetrievalJob
-from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 from pydantic import PositiveInt
 
 from mlops_assets.adapters.duckdb_join import join_slice
-from mlops_assets.adapters.feast_offline import AsKnownRetrievalJob
+from mlops_assets.adapters.feast_offline import AsKnown, AsKnownRetrievalJob
 from mlops_assets.core.errors import MlopsError, Unavailable
 
 # Ray reads them while it is imported. The first makes a Ray that is started here listen on loopback alone, on Linux too; asked for
@@ -56,26 +52,6 @@ class AsKnownRayOfflineStoreConfig(RayOfflineStoreConfig):
     events_per_task: PositiveInt = 100_000
 
 
-class AsKnownRayOfflineStore(RayOfflineStore):
-    """An offline store that answers as ``AsKnownOfflineStore`` does, row by row."""
-
-    supports_filter_by_created_timestamp = True
-
-    @staticmethod
-    def get_historical_features(
-        config: RepoConfig,
-        feature_views: list[FeatureView],
-        feature_refs: list[str],
-        entity_df: pd.DataFrame | str | None,
-        registry: BaseRegistry,
-        project: str,
-        full_feature_names: bool = False,
-        **_: Any,
-    ) -> RetrievalJob:
-        """See ``AsKnownOfflineStore``. The events, of a query too, and their values must fit into the memory of this machine."""
-        return SlicedRetrievalJob.of(config, feature_views, feature_refs, entity_df, registry, project, full_feature_names)
-
-
 class SlicedRetrievalJob(AsKnownRetrievalJob):
     """A join that is still to be run, on Ray."""
 
@@ -94,6 +70,12 @@ class SlicedRetrievalJob(AsKnownRetrievalJob):
 
     def _write(self, path: Path) -> None:
         pq.write_table(self._to_arrow_internal(), path)
+
+
+class AsKnownRayOfflineStore(AsKnown, RayOfflineStore):  # type: ignore[misc]  # as in feast_offline
+    """The offline store of a cluster. The events, of a query too, and their values must fit into the memory of this machine."""
+
+    job = SlicedRetrievalJob
 
 
 def _connect(config: RepoConfig) -> None:
