@@ -160,7 +160,10 @@ class FeatureStore(Protocol):
         ...
 
     def materialize(self, features: Features, until: datetime) -> int:
-        """Bring the online store to the values as of ``until``; returns the number of entity rows written."""
+        """Bring the online store to the values as of ``until``; returns the number of entity rows written.
+
+        All views of the feature module are: a champion may still need one that the service of its challenger does not take.
+        """
         ...
 
     def online(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:

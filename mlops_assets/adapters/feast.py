@@ -91,7 +91,7 @@ class FeastFeatureStore:
         with self._ready(features.transform, definitions) as store, self._lock.exclusive():
             if not self._is_filled_by(version):  # said before there are values that are otherwise
                 write_version(self._objects, version, None)
-            written = sum(self._write_online(store, definitions.view(part.name), until) for part in version.views)
+            written = sum(self._write_online(store, view, until) for view in definitions.views)
         write_version(self._objects, version, until)
         return written
 

@@ -37,7 +37,7 @@ class MemoryFeatureStore:
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
         written = 0
-        for view in (definitions.view(part.name) for part in definitions.projection(features.service)):
+        for view in definitions.views:
             now = feature_rows.latest(view, self._rows(view), until)
             written += len(feature_rows.changed(view, self._online.get(view.name, now[:0]), now))
             self._online[view.name] = now

@@ -298,3 +298,11 @@ def test_a_feature_module_that_raises_is_told_as_the_models_own_trouble(tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SpecError, match="'broken_features' raised ZeroDivisionError"):
         MemoryFeatureStore().version(replace(SHOPS, transform="broken_features:build_views"))
+
+
+def test_views_that_another_service_of_the_module_takes_stay_fresh(store: FeatureStore) -> None:
+    write(store, sales(("a", "05T09:00", "05T09:00", 1, "good")))
+    rain = pd.DataFrame({"town": ["Ulm"], "event_timestamp": [at("05T09:00")], "created_timestamp": [at("05T09:00")], "rain": [0.5]})
+    store.write(RAIN, date(2013, 1, 5), rain, at("05T09:00"))
+    store.materialize(replace(SHOPS, service="shops_sales_only", inputs=(Feature("sales"),)), at("05T10:00"))
+    assert store.online(SHOPS, asked(("a", "05T10:00")).drop(columns="event_timestamp"))["rain"].tolist() == [0.5]
