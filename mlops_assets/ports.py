@@ -7,10 +7,11 @@ Adapters raise :class:`Unavailable` when their system does not answer, and other
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlops_assets.core.alert import Alert, Firing
 from mlops_assets.core.evidence import GatewaySample
 from mlops_assets.core.feature_views import FeatureVersion, View
 from mlops_assets.core.model_spec import Features
@@ -249,6 +250,35 @@ class PredictionLog(Protocol):
         ...
 
 
+class Pager(Protocol):
+    """The way to a person. Alertmanager groups, inhibits and routes; the same alert again is not told again."""
+
+    def fire(self, alerts: Sequence[Alert], until: datetime) -> None:
+        """These are going on. One that is not told of again is over at ``until``."""
+        ...
+
+    def resolve(self, alerts: Sequence[Alert]) -> None:
+        """These are over."""
+        ...
+
+    def firing(self, model: str) -> Sequence[Firing]:
+        """What is going on with a model, whoever told of it."""
+        ...
+
+
+class NoPager:
+    """The :class:`Pager` where none is configured: nobody is told, and nothing is known."""
+
+    def fire(self, alerts: Sequence[Alert], until: datetime) -> None:
+        """Tell nobody."""
+
+    def resolve(self, alerts: Sequence[Alert]) -> None:
+        """Tell nobody."""
+
+    def firing(self, model: str) -> Sequence[Firing]:
+        return ()
+
+
 class Estimator(Protocol):
     """A fitted binary classifier in scikit-learn's manner. ``predict_proba`` returns an array of shape (rows, 2)."""
 
@@ -287,3 +317,4 @@ class Platform:
     gateway: Gateway
     predictions: PredictionLog
     pace: float = 1.0
+    pager: Pager = field(default_factory=NoPager)

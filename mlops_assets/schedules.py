@@ -37,3 +37,9 @@ def freshness_schedule(specs: Sequence[ModelSpec]) -> dg.ScheduleDefinition:
     watched = [keys.key(spec, name) for spec in specs for name in ("events", "labels")]
     job = dg.define_asset_job("freshness", dg.AssetSelection.checks_for_assets(*watched) - dg.AssetSelection.assets(*watched))
     return dg.ScheduleDefinition(name="freshness", job=job, cron_schedule="0 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+
+
+def slo_schedule(specs: Sequence[ModelSpec]) -> dg.ScheduleDefinition:
+    """One run an hour for the reports of all models."""
+    job = dg.define_asset_job("slo_reports", [keys.key(spec, "slo_report") for spec in specs])
+    return dg.ScheduleDefinition(name="slo_reports", job=job, cron_schedule="5 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)

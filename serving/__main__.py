@@ -78,6 +78,7 @@ def _serve_by_workers(told: Configuration, port: int) -> None:
     def ended(worker: int) -> None:
         metrics.workers.forget(worker)
         metrics.log.forget(worker)
+        metrics.load.forget(worker)
 
     def serve(worker: int, listener: socket.socket) -> None:
         from serving.release import REPLICA, application

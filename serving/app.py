@@ -48,7 +48,7 @@ class App:
     def __init__(self, replica: Replica, body_seconds: float = BODY_SECONDS) -> None:
         told = replica.configuration
         self._replica, self._model, self._replay, self._timeout = replica, told.model, told.replay, told.timeout
-        self._roles = replica.metrics.roles
+        self._roles, self._load = replica.metrics.roles, replica.metrics.load
         self._bodies = BodyReader(body_seconds)
         self._release = (b"x-mlops-release", told.release.encode())
         places = (f"/v2/models/{told.model}", f"/v2/models/{told.model}/versions/{told.release}")
@@ -87,6 +87,7 @@ class App:
         began = perf_counter()
         exchange = EXCHANGES[name]
         counted = self._roles[role_of(headers.get(b"host", b"").decode("latin-1"), self._model)]
+        self._load.in_flight += 1
         try:
             return await self._exchange(name, headers, receive, began, arrived or began)
         except Disconnected:
@@ -117,6 +118,8 @@ class App:
             counted.refused("failed")
             _log.exception("a request failed")
             return exchange.fail(500, "internal failure", "see the release's log")
+        finally:
+            self._load.in_flight -= 1
 
     async def _exchange(self, name: str, headers: RawHeaders, receive: Receive, began: float, arrived: float) -> Response:
         loaded = self._replica.require_ready()

@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
+from mlops_assets.core.signature import Signature
+from serving.feature_metrics import FeatureMetrics
 from serving.shared_numbers import Numbers, Part
 
 Role = Literal["live", "shadow"]
@@ -182,6 +184,30 @@ class WorkerMetrics:
         self._part.forget(worker)
 
 
+class LoadMetrics:
+    """What a worker has to do now. The event loop's thread counts, another publishes it to the other workers."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._part = numbers.take(2)
+        self.in_flight = 0
+
+    def publish(self, queued_rows: int) -> None:
+        """Show the requests under way, and how many rows wait for the model."""
+        self._part.mine[0], self._part.mine[1] = self.in_flight, queued_rows
+
+    def forget(self, worker: int) -> None:
+        """An ended worker has nothing to do."""
+        self._part.forget(worker)
+
+    def families(self, model: str, release: str) -> Iterator[Metric]:
+        names = ("model", "release")
+        in_flight = GaugeMetricFamily("mlops_requests_in_flight", "Requests that are being answered", labels=names)
+        queue = GaugeMetricFamily("mlops_queue_rows", "Rows that wait for the model, or are with it", labels=names)
+        for family, value in zip((in_flight, queue), self._part.total(), strict=True):
+            family.add_metric([model, release], value)
+        yield from (in_flight, queue)
+
+
 class Metrics:
     """All that a release counts.
 
@@ -200,7 +226,25 @@ class Metrics:
         self.online = OnlineMetrics(numbers)
         self.log = LogMetrics(numbers)
         self.workers = WorkerMetrics(numbers)
+        self.load = LoadMetrics(numbers)
+        self.features: FeatureMetrics | None = None
+        self._numbers, self._digest = numbers, ""
         registry.register(_Families(self))
+
+    def describe(self, digest: str, signature: Signature) -> FeatureMetrics:
+        """What the release is, once its model is here; harmless if that was told."""
+        if self.features is None:
+            self.features, self._digest = FeatureMetrics(signature, self._numbers), digest
+        return self.features
+
+    def families(self) -> Iterator[Metric]:
+        """What can be told only of a loaded model."""
+        if self.features is None:
+            return
+        info = GaugeMetricFamily("mlops_release_info", "The model that answers", labels=("model", "release", "digest"))
+        info.add_metric([self.model, self.release, self._digest], 1)
+        yield info
+        yield from self.features.families(self.model, self.release)
 
 
 class _Families(Collector):
@@ -227,3 +271,5 @@ class _Families(Collector):
         yield from (total, score, latency, batch, workers)
         yield from self._metrics.online.families(*who)
         yield from self._metrics.log.families(*who)
+        yield from self._metrics.load.families(*who)
+        yield from self._metrics.families()

@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlops_assets.adapters.prediction_log import Answer, LoggedInput
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.serving_spec import LogDurability, OnLogFull
 from mlops_assets.ports import ObjectStore
 from serving import segments
+from serving.feature_metrics import FeatureMetrics
 from serving.metrics import LogMetrics
 from serving.segment_file import SegmentFile, require_room
 from serving.segments import Header, Lease
@@ -72,6 +74,7 @@ class PredictionLog:
         limits: of time and space.
         durability: whether a write ends with the kernel or with the disk.
         on_full: what is done with an answer that cannot be logged.
+        features: counts what this release was given.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class PredictionLog:
         limits: Limits,
         durability: LogDurability = "write",
         on_full: OnLogFull = "count",
+        features: FeatureMetrics | None = None,
     ) -> None:
         self._model, self._release, self._inputs = model, release, inputs
         self._metrics, self._limits = metrics, limits
@@ -92,7 +96,8 @@ class PredictionLog:
         self._directory = home / "predictions" / model / release
         self._left = [*Lease.left(home)]
         self._lease = Lease.new(self._directory)
-        self._shipper = Shipper(objects, metrics)
+        self._features = features
+        self._shipper = Shipper(objects, metrics, shipped=self._count_features)
         self._sequence = 0
         self._lock = threading.Lock()  # of what is below
         self._segment: SegmentFile | None = None
@@ -153,6 +158,11 @@ class PredictionLog:
         if ended:  # otherwise an upload is still under way, and nobody may begin another before this process has ended
             for lease in (*self._left, self._lease):
                 lease.give_up()
+
+    def _count_features(self, header: Header, table: Any) -> None:
+        """What another release has left here is not of this one's features."""
+        if self._features is not None and (header.model, header.release) == (self._model, self._release):
+            self._features.count(table)
 
     def _try_write(self, frame: bytes, answers: int) -> Trouble | None:
         assert self._segment is not None  # without trouble there is one

@@ -35,6 +35,9 @@ from serving.scoring import ScoringQueue
 RETRY_SECONDS = (0.5, 15.0)
 """The first wait when the model cannot be had yet, and the longest."""
 
+PUBLISH_SECONDS = 0.25
+"""How often a worker shows what it has to do: on the way of a request it would be a cost, and nobody scrapes more often."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -70,11 +73,13 @@ class Replica:
         self._reason = "the model is being loaded"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
+        self._publisher = threading.Thread(target=self._publish, name="publish-load", daemon=True)
 
     def start(self) -> None:
         """Begin to load the model; harmless if that was done."""
         if self._thread.ident is None:
             self._thread.start()
+            self._publisher.start()
 
     def wait_loaded(self) -> None:
         """Wait until the model is loaded, or never will be."""
@@ -93,6 +98,10 @@ class Replica:
         if self._loaded is None:
             raise NotReady(f"{self.configuration.model} {self.configuration.release}: {self._reason}")
         return self._loaded
+
+    def _publish(self) -> None:
+        while not self._stop.wait(PUBLISH_SECONDS):
+            self.metrics.load.publish(self._loaded.queue.rows if self._loaded is not None else 0)
 
     def _load(self) -> None:
         began, delay = time.monotonic(), RETRY_SECONDS[0]
@@ -132,6 +141,7 @@ class Replica:
             *(told.home, told.model, told.release, logged, self._objects, self.metrics.log, told.limits),
             durability=told.log_durability,
             on_full=told.on_log_full,
+            features=self.metrics.describe(told.digest, signature),
         )
         log.start()
         return Loaded(

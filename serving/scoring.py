@@ -57,6 +57,11 @@ class ScoringQueue:
         self._is_under_way = False
         self._spent = self._expected = 0.0
 
+    @property
+    def rows(self) -> int:
+        """How many rows wait, or are with the model."""
+        return self._rows_waiting + self._rows_under_way
+
     def require_time(self, deadline: float, rows: int = 1) -> None:
         """See that ``rows`` could be scored by ``deadline``, before any work is done for them; :class:`Overloaded` if not."""
         before = self._rows_waiting + self._rows_under_way

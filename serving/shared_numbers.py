@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 
-SLOTS = 256
+SLOTS = 8192
 """How many numbers a worker has. Memory is shared with processes that are forked later, so it must be there before they are known."""
 
 _BYTES = 8

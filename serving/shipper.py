@@ -8,10 +8,12 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from mlops_assets.adapters.prediction_log import TOMBSTONE, object_key, shipped_at, to_parquet
+from mlops_assets.adapters.prediction_log import TOMBSTONE, encode_table, object_key, shipped_at, to_table
 from mlops_assets.core.errors import AlreadyExists, BadData, MlopsError
 from mlops_assets.ports import Clock, ObjectStore
 from serving import segments
@@ -33,10 +35,22 @@ class Shipper:
     A name is written down beside the segment before the upload, which does not overwrite: a repeated upload under the same name
     changes nothing. When the name has become too old, an empty object takes it, so that it is known that the upload did not and
     will not succeed, and the segment gets a new one.
+
+    Args:
+        objects: where to.
+        metrics: what became of the answers.
+        clock: the present time, of which names are made.
+        shipped: is given the columns of each segment that was shipped, with its header.
     """
 
-    def __init__(self, objects: ObjectStore, metrics: LogMetrics, clock: Clock = lambda: datetime.now(UTC)) -> None:
-        self._objects, self._metrics, self._clock = objects, metrics, clock
+    def __init__(
+        self,
+        objects: ObjectStore,
+        metrics: LogMetrics,
+        clock: Clock = lambda: datetime.now(UTC),
+        shipped: Callable[[segments.Header, Any], None] = lambda header, table: None,
+    ) -> None:
+        self._objects, self._metrics, self._clock, self._shipped = objects, metrics, clock, shipped
         self._pending: deque[Path] = deque()
         self._sizes: dict[Path, int] = {}
         self._wake, self._closing = threading.Event(), threading.Event()
@@ -106,9 +120,11 @@ class Shipper:
         segment = segments.read(path)
         header, sidecar = segment.header, path.with_suffix(".key")
         if segment.answers:
-            data = to_parquet(header.model, header.release, header.inputs, segment.answers)
+            table = to_table(header.model, header.release, header.inputs, segment.answers)
+            data = encode_table(table)
             while (key := self._choose_key(sidecar, header)) is not None and not self._upload(key, data, sidecar):
                 time.sleep(0.01)
+            self._shipped(header, table)
         self._metrics.ship(len(segment.answers))
         self._metrics.lose("torn", segment.torn)
         path.unlink()  # before the name is forgotten: without it the segment would be shipped twice

@@ -20,6 +20,7 @@ from mlops_assets.core.policy import Policy
 
 if TYPE_CHECKING:  # what reads a policy has no need of all that decides
     from mlops_assets.core.replay import Evidence, GateEvidence
+    from mlops_assets.core.slo import History
 
 VERSION = 1
 
@@ -46,6 +47,18 @@ def decode_observation(data: bytes, source: str) -> Observation:
     """An observation from its document; raises as :func:`decode_policy` does."""
     observation: Observation = _decode("observation", Observation, data, source)
     return observation
+
+
+def encode_slo_history(history: "History") -> bytes:
+    return _encode("slo_history", history)
+
+
+def decode_slo_history(data: bytes, source: str) -> "History":
+    """What was counted for an objective, from its document; raises as :func:`decode_policy` does."""
+    from mlops_assets.core.slo import History
+
+    history: History = _decode("slo_history", History, data, source)
+    return history
 
 
 def encode_evidence(evidence: "Evidence") -> bytes:

@@ -43,6 +43,8 @@ def bootstrap(directory: Path, port: int, admin_port: int) -> str:
         # Histograms are merged at each flush; the default of 5 s would let latency lag behind the counters.
         "stats_flush_interval": "1s",
         "stats_config": {
+            # Of a cluster's name Envoy makes the label envoy_cluster_name up to the first dot, which is the model; this is the rest of it.
+            "stats_tags": [{"tag_name": "release", "regex": r"^cluster\.[^.]+\.(([^.]+)\.)"}],
             "histogram_bucket_settings": [{"match": {"suffix": "upstream_rq_time"}, "buckets": list(LATENCY_BOUNDS_MS)}],
         },
     }

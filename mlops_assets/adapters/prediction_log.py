@@ -87,16 +87,27 @@ def shipped_at(key: str) -> datetime:
 
 def to_parquet(model: str, release: str, inputs: Sequence[LoggedInput], answers: Sequence[Answer]) -> bytes:
     """Answers of one release as a Parquet file. The same answers give the same bytes."""
+    return encode_table(to_table(model, release, inputs, answers))
+
+
+def to_table(model: str, release: str, inputs: Sequence[LoggedInput], answers: Sequence[Answer]) -> pa.Table:
+    """Answers of one release as the columns of the log."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     schema = _schema(inputs)
     chunks = [answers[start : start + _ROWS_AT_ONCE] for start in range(0, len(answers), _ROWS_AT_ONCE)]
-    table = pa.Table.from_batches([_batch(model, release, chunk, schema) for chunk in chunks], schema)
-    strings = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pa.Table.from_batches([_batch(model, release, chunk, schema) for chunk in chunks], schema).combine_chunks()
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """The log's columns as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    strings = [field.name for field in table.schema if pa.types.is_string(field.type)]
     buffer = BytesIO()
     # numbers differ from row to row: a dictionary of them takes longer and more room than they do
-    pq.write_table(table.combine_chunks(), buffer, compression="zstd", use_dictionary=strings)
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=strings)
     return buffer.getvalue()
 
 

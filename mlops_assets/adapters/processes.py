@@ -1,6 +1,7 @@
 """Releases as local processes, one each, under supervisord. A release is a file in ``<home>/supervisor``."""
 
 import fcntl
+import json
 import os
 import socket
 import time
@@ -15,6 +16,9 @@ from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT, Serving
 from mlops_assets.ports import Deployment
 from mlops_assets.settings import HOST, Settings
+
+TARGETS = "targets"
+"""The folder, in the stack's home, with one file for each release that runs: where Prometheus finds it (``file_sd``)."""
 
 _HEADER = "; port "
 _POLL_SECONDS = 0.05
@@ -75,6 +79,7 @@ class SupervisedDeployments:
                 # While it drained, somebody with an older policy in hand may have started it again.
                 if self._supervisor.remove(name):
                     self._file(model, release).unlink(missing_ok=True)
+                    self._target(model, release).unlink(missing_ok=True)
                     return
         raise Unavailable(f"{release} of {model} is started again whenever it is stopped: see who does so, then 'mlops status'")
 
@@ -156,9 +161,10 @@ class SupervisedDeployments:
         log.parent.mkdir(parents=True, exist_ok=True)
         file = self._file(model, release)
         # One half-written file would keep supervisord from reading any.
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(f"{_HEADER}{port}\n{Program(name, command, log, environment, stop_wait=_STOP_SECONDS).section()}")
-        os.replace(temporary, file)
+        _replace(file, f"{_HEADER}{port}\n{Program(name, command, log, environment, stop_wait=_STOP_SECONDS).section()}")
+        target = self._target(model, release)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, json.dumps([{"targets": [f"{HOST}:{port}"], "labels": {"model": model, "release": release}}]))
 
     def _free_port(self) -> int:
         taken = {port for _, port in self._ports("*.conf")}
@@ -178,6 +184,9 @@ class SupervisedDeployments:
 
     def _file(self, model: str, release: str) -> Path:
         return self._programs / f"{_name(model, release)}.conf"
+
+    def _target(self, model: str, release: str) -> Path:
+        return self._settings.home / TARGETS / f"{_name(model, release)}.json"
 
     def _log(self, name: str) -> Path:
         return self._settings.home / "logs" / f"{name}.log"
@@ -199,6 +208,13 @@ def can_listen(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file that others read, all of it at once."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, file)
 
 
 def _name(model: str, release: str) -> str:

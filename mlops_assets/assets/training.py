@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.performance import calibrate
 from mlops_assets.core.policy import Author, register
 from mlops_assets.core.profile import baseline
-from mlops_assets.core.signature import Signature, encode
+from mlops_assets.core.signature import Signature, encode, ranges_of
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Estimator, Platform, TrainingRun, model_key
 from mlops_assets.provenance import provenance
@@ -95,7 +95,8 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         hyperparameters = {**spec.training.hyperparameters, **config.hyperparameters}
         training = tables.read_set(platform.objects, spec.name, training_set.training)
         holdout = tables.read_set(platform.objects, spec.name, training_set.holdout)
-        expected, started = signature(platform, spec, training_set), time.monotonic()
+        ranges = ranges_of(spec.features.inputs, matrix_of(spec, training))
+        expected, started = replace(signature(platform, spec, training_set), ranges=ranges), time.monotonic()
         estimator = fit(spec, training, hyperparameters)
         seconds = time.monotonic() - started
         exported = onnx_export.export(estimator, expected)

@@ -153,7 +153,7 @@ def observe(seen: Observation, samples: Iterable[GatewaySample], logged: Logged,
     for sample in samples:
         before = last.get(sample.gateway)
         base = before.traffic if before is not None and before.epoch == sample.epoch else {}
-        new = {release: _increase(base.get(release, Traffic()), counts) for release, counts in sample.traffic.items()}
+        new = {release: increase(base.get(release, Traffic()), counts) for release, counts in sample.traffic.items()}
         both = sum(new.values(), Traffic())
         for release, counts in new.items():
             traffic[release] = traffic.get(release, Traffic()) + counts
@@ -173,7 +173,8 @@ def observe(seen: Observation, samples: Iterable[GatewaySample], logged: Logged,
     )
 
 
-def _increase(before: Traffic, now: Traffic) -> Traffic:
+def increase(before: Traffic, now: Traffic) -> Traffic:
+    """What was counted between two looks; all of ``now`` if the counts fell, since they began anew then."""
     if now.requests < before.requests or now.errors < before.errors or sum(now.latency) < sum(before.latency):
         return now
     return now - before

@@ -13,6 +13,7 @@ from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.gate_spec import GatePolicy, Gates
 from mlops_assets.core.serving_spec import Serving
+from mlops_assets.core.slo_spec import Slo
 
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
 DriftPolicy = Literal["fixed", "calibrated"]
@@ -278,6 +279,7 @@ class ModelSpec:
     drift: Drift = field(default_factory=Drift)
     retrain: Retrain = field(default_factory=Retrain)
     serving: Serving = field(default_factory=Serving)
+    slo: Slo = field(default_factory=Slo)
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -28,6 +28,7 @@ class Signature:
     Args:
         features: what the inputs were computed by; None in files made before they said so.
         online: what stands in for values that the online store does not have.
+        ranges: the least and the greatest value of each number in the training data; empty in files made before they said so.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Signature:
     training_set: str
     features: FeatureVersion | None = None
     online: Online = field(default_factory=Online)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         document = {**asdict(self), "features": self.features.to_document() if self.features else None}
@@ -54,7 +56,25 @@ class Signature:
             training_set=document["training_set"],
             features=FeatureVersion.from_document(features) if features else None,
             online=Online(**document.get("online", {})),
+            ranges={name: (low, high) for name, (low, high) in document.get("ranges", {}).items()},
         )
+
+
+def ranges_of(inputs: Sequence[Feature], matrix: np.ndarray) -> dict[str, tuple[float, float]]:
+    """The least and the greatest value of each number; columns without any, and categories, are left out.
+
+    Args:
+        matrix: float32 of shape (rows, features), as :func:`encode` makes it.
+
+    >>> ranges_of([Feature("hour"), Feature("carrier", ("AA",))], np.asarray([[7, 0], [np.nan, 0], [5, -1]], dtype=np.float32))
+    {'hour': (5.0, 7.0)}
+    """
+    found = {}
+    for feature, column in zip(inputs, matrix.T, strict=True):
+        known = column[~np.isnan(column)]
+        if len(known) and not feature.categories:
+            found[feature.name] = (float(known.min()), float(known.max()))
+    return found
 
 
 def encode(inputs: Sequence[Feature], columns: Mapping[str, Sequence[Any] | np.ndarray]) -> np.ndarray:

@@ -35,6 +35,7 @@ COMPUTING = (
     "routing",
     "sequential",
     "signature",
+    "slo",
     "verdict",
 )
 """The modules of ``core`` whose figures a reader can check."""
