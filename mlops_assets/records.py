@@ -1,5 +1,6 @@
 """Changes of the policy as Dagster's records, each exactly once, whoever made the change."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,9 @@ from mlops_assets.core.policy import Change, Policy
 
 NOUNS = {"begin": "canary", "advance": "canary", "abort": "rollback", "promote": "promotion", "rollback": "rollback"}
 """The release asset that each change materializes; other changes are not materializations."""
+
+_LINK = re.compile(r"https?://\S+")
+"""What a reason names by its address, such as the alert that led to a rollback."""
 
 _PAGE = 1000
 
@@ -50,6 +54,8 @@ def metadata_of(policy: Policy, change: Change) -> dict[str, dg.MetadataValue | 
     }
     if change.left:
         shown["left"] = change.left
+    if found := _LINK.search(change.author.why):
+        shown["link"] = dg.MetadataValue.url(found[0])
     if change.author.evidence:
         shown["evidence"] = dg.MetadataValue.path(f"s3://{change.author.evidence}")
     return shown

@@ -169,7 +169,8 @@ def _decided(platform: Platform, model: str, release: str) -> list[Change]:
     if not of_release:
         releases = ", ".join(dict.fromkeys(change.release for change in log)) or "none yet"
         raise NotFound(f"{model} has no release {release!r}, expected one of {releases}")
-    decided = [change for change in of_release if change.author.evidence]
+    # What led to a rollback is what gateways counted of a champion: that is no decision of a gate or a canary.
+    decided = [change for change in of_release if change.author.evidence and change.action != "rollback"]
     if not decided:
         actions = ", ".join(change.action for change in of_release)
         raise NotFound(f"of {release} of {model} no decision with evidence was made, got {actions}: it had not come so far")

@@ -73,6 +73,18 @@ class Settings:
         return {"master": self.base_port + 6, "volume": self.base_port + 7, "filer": self.base_port + 8}
 
     @property
+    def exporter_port(self) -> int:
+        return self.base_port + 13
+
+    @property
+    def prometheus_port(self) -> int:
+        return self.base_port + 14
+
+    @property
+    def alertmanager_port(self) -> int:
+        return self.base_port + 15
+
+    @property
     def release_ports(self) -> range:
         """One for each release that runs."""
         return range(self.base_port + 20, self.base_port + 500)
@@ -95,6 +107,22 @@ class Settings:
     def online_url(self) -> str:
         """Where the online features are: ``redis://host:port/db`` if ``MLOPS_ONLINE_URL`` says so, else a SQLite file below ``home``."""
         return os.environ.get("MLOPS_ONLINE_URL") or sqlite_url(self.home / "feast" / "online" / "store.db")
+
+    @property
+    def alertmanager_url(self) -> str | None:
+        """Where people are told of what is wrong: what ``MLOPS_ALERTMANAGER_URL`` says, else the stack's own if it is asked for."""
+        own = f"http://{HOST}:{self.alertmanager_port}" if self.is_monitored else None
+        return os.environ.get("MLOPS_ALERTMANAGER_URL") or own
+
+    @property
+    def runbooks_url(self) -> str:
+        """The address of the runbooks, which alerts link to."""
+        return os.environ.get("MLOPS_RUNBOOKS_URL", "docs/guides/runbooks.md")
+
+    @property
+    def is_monitored(self) -> bool:
+        """Whether exporter, Prometheus and Alertmanager are part of the stack: ``MLOPS_MONITORING=1``."""
+        return os.environ.get("MLOPS_MONITORING") == "1"
 
     @property
     def mlflow_url(self) -> str:

@@ -43,11 +43,19 @@ def records(world: Fleet, spec: ModelSpec, noun: str) -> int:
     return len(world.instance.fetch_materializations(dg.AssetKey([spec.slug, noun]), limit=1000).records)
 
 
-def test_fifty_models_make_one_code_location_with_five_sensors(specs: list[ModelSpec]) -> None:
+def test_fifty_models_make_one_code_location_with_seven_sensors(specs: list[ModelSpec]) -> None:
     repository = dg.Definitions.merge(*(model_definitions(spec) for spec in specs), shared_definitions(specs)).get_repository_def()
     slugs = {key.path[0] for key in repository.asset_graph.materializable_asset_keys}
     assert slugs == {spec.slug for spec in specs}
-    assert {sensor.name for sensor in repository.sensor_defs} == {"new_data", "retrain", "release", "drift", "reconcile"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "new_data",
+        "retrain",
+        "release",
+        "drift",
+        "slo",
+        "reconcile",
+        "failed_runs",
+    }
 
 
 def test_each_challenger_is_decided_once(world: Fleet, specs: list[ModelSpec]) -> None:

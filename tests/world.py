@@ -12,6 +12,7 @@ from mlops_assets.adapters.memory_deployments import MemoryDeployments, StartRel
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
 from mlops_assets.adapters.memory_gateway import MemoryGateway
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
+from mlops_assets.adapters.memory_pager import MemoryPager
 from mlops_assets.assets import keys
 from mlops_assets.assets.documents import document_io_manager
 from mlops_assets.components.model import model_definitions
@@ -50,6 +51,7 @@ class World:
         self.clock = Clock()
         self.objects = MemoryObjectStore(self.clock)
         self.log = MemoryPredictionLog()
+        self.pager = MemoryPager(self.clock)
         self.deployments = MemoryDeployments(start_release or onnx_predictors(self.objects))
         self.gateway = MemoryGateway(self.deployments, self.log, self.clock)
         self.platform = Platform(
@@ -61,6 +63,7 @@ class World:
             deployments=self.deployments,
             gateway=self.gateway,
             predictions=self.log,
+            pager=self.pager,
         )
         self.instance = dg.DagsterInstance.ephemeral()
         self.sensors = {sensor.name: sensor for sensor in build_sensors(specs)}

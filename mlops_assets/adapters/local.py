@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets import credentials
-from mlops_assets.ports import FeatureStore, Platform
+from mlops_assets.ports import FeatureStore, NoPager, Platform
 from mlops_assets.settings import Settings
 
 FEATURE_REPO = Path(__file__).resolve().parents[2] / "feature_repo"
@@ -32,6 +32,7 @@ class _Later:
 
 def local_platform(settings: Settings | None = None) -> Platform:
     """The adapters of the stack that ``mlops up`` starts on this machine. Nothing is connected before it is used."""
+    from mlops_assets.adapters.alertmanager import AlertmanagerPager
     from mlops_assets.adapters.envoy import EnvoyGateway
     from mlops_assets.adapters.mlflow import MlflowRegistry
     from mlops_assets.adapters.prediction_log import S3PredictionLog
@@ -58,4 +59,5 @@ def local_platform(settings: Settings | None = None) -> Platform:
         gateway=EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"}),
         predictions=S3PredictionLog(objects),
         pace=float(os.environ.get("MLOPS_PACE", "1")),
+        pager=AlertmanagerPager(settings.alertmanager_url) if settings.alertmanager_url else NoPager(),
     )

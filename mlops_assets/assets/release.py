@@ -38,11 +38,15 @@ SMOKE_ROWS = 200
 
 
 class ActionConfig(dg.Config):
-    """Who asks for a release action and on what ground. By hand, the defaults mean: now, on the policy as it is."""
+    """Who asks for a release action and on what ground. By hand, the defaults mean: now, on the policy as it is.
+
+    ``evidence`` is the key of what it was decided by, if that was kept already.
+    """
 
     who: str = BY_HAND
     reason: str = "materialized by hand"
     expected_generation: int = -1
+    evidence: str | None = None
 
 
 class RollbackConfig(ActionConfig):
@@ -283,7 +287,7 @@ def _release_asset(spec: ModelSpec, noun: str, upstream: str) -> dict[str, objec
 
 
 def _author(context: dg.AssetExecutionContext, config: ActionConfig) -> Author:
-    return Author(config.who, config.reason, context.run.run_id)
+    return Author(config.who, config.reason, context.run.run_id, config.evidence)
 
 
 def _moved_on(policy: Policy, config: ActionConfig) -> bool:

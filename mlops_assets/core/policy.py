@@ -276,7 +276,7 @@ def rollback(policy: Policy, author: Author, now: datetime, to: str | None = Non
         f"{', '.join(dict.fromkeys(was_champion))}: a release gets there first by its canary",
     )
     if policy.challenger is not None:
-        policy = abort(policy, replace(author, why=f"{leaving} is rolled back: {author.why}"), now)
+        policy = abort(policy, replace(author, why=f"{leaving} is rolled back: {author.why}", evidence=None), now)
     kept = policy.champions[: policy.champions.index(target)] if target in policy.champions else policy.champions[:-1]
     warm = {release: until for release, until in policy.warm.items() if release != target and until > now}
     changed = _all_to_champion(replace(policy, champions=(*kept, target), warm=warm))
