@@ -43,6 +43,21 @@ def up() -> None:
 
 
 @app.command()
+def rules(
+    folder: Annotated[Path | None, typer.Argument(help="Where Prometheus looks for rules; by default where the stack's own does.")] = None,
+) -> None:
+    """Write Prometheus' rules of all models, from their defs.yaml. Prometheus reads them when it is reloaded (SIGHUP)."""
+    from mlops_assets.definitions import load_specs
+    from mlops_assets.settings import Settings
+    from mlops_assets.stack_monitoring import write_rules
+
+    settings = Settings.from_environment()
+    with told():
+        for path in write_rules(folder or settings.rules_folder, settings, load_specs()):
+            typer.echo(f"wrote {path}")
+
+
+@app.command()
 def down() -> None:
     """Stop the stack and every release."""
     from mlops_assets.settings import Settings

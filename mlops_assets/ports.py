@@ -249,6 +249,10 @@ class PredictionLog(Protocol):
         """The present end of the log, or the position from which on everything is read that was logged since ``at``."""
         ...
 
+    def newest(self, model: str, since: datetime) -> datetime | None:
+        """When the newest answers came into the log; None if there are none since ``since``."""
+        ...
+
 
 class Pager(Protocol):
     """The way to a person. Alertmanager groups, inhibits and routes; the same alert again is not told again."""

@@ -95,6 +95,16 @@ class Settings:
         return int(os.environ.get("MLOPS_SENSOR_SECONDS", "30"))
 
     @property
+    def pace(self) -> float:
+        """How many seconds of declared waiting pass in one."""
+        return float(os.environ.get("MLOPS_PACE", "1"))
+
+    @property
+    def rules_folder(self) -> Path:
+        """Where Prometheus finds the rules of all models."""
+        return self.home / "monitoring" / "rules"
+
+    @property
     def has_own_s3(self) -> bool:
         """Whether S3 is the stack's own rather than one that ``MLOPS_S3_URL`` names."""
         return "MLOPS_S3_URL" not in os.environ

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mlops_assets import credentials
+from mlops_assets import credentials, stack_monitoring
 from mlops_assets.adapters.supervisor import SOCKET, Supervisor, log_tail
 from mlops_assets.core.errors import MlopsError, NotReady, Unavailable
 from mlops_assets.settings import Settings
@@ -42,16 +42,21 @@ class Stack:
 
     Args:
         settings: where it lives and listens.
-        services: those to run, of :data:`mlops_assets.stack_services.ALL`.
+        services: those to run; by default :data:`mlops_assets.stack_services.ALL`, and the monitoring if it is asked for.
         definitions: the module with the Dagster definitions.
         within: seconds that all of them together have to become well.
     """
 
     def __init__(
-        self, settings: Settings, services: Sequence[str] = ALL, definitions: str = "mlops_assets.definitions", within: float = 180.0
+        self,
+        settings: Settings,
+        services: Sequence[str] | None = None,
+        definitions: str = "mlops_assets.definitions",
+        within: float = 180.0,
     ) -> None:
-        self._settings = settings
+        self._settings, self._definitions = settings, definitions
         every = build(settings, definitions)
+        services = (*ALL, *stack_monitoring.selected(settings)) if services is None else services
         self._services = {name: every[name] for name in services}
         self._supervisor = Supervisor(settings.home / SOCKET)
         self._within = within
@@ -115,6 +120,8 @@ class Stack:
         require_free(port for service in self._services.values() for port in service.ports)
         secret = credentials.ensure(home)
         write_files(self._settings, secret)
+        if stack_monitoring.PROMETHEUS in self._services:
+            stack_monitoring.write_files(self._settings, self._definitions)
         conf = home / "supervisord.conf"
         conf.write_text(supervisord_conf(self._settings, self._services))
         progress("starting supervisord")

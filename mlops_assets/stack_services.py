@@ -12,6 +12,7 @@ from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
 from mlops_assets.credentials import Credentials, write_private
 from mlops_assets.settings import HOST, Settings
+from mlops_assets.stack_monitoring import ALERTMANAGER, EXPORTER, PROMETHEUS, program, prometheus_url
 
 S3, MLFLOW, CODE, WEBSERVER, DAEMON, GATEWAY = "s3", "mlflow", "code", "webserver", "daemon", "envoy"
 ALL = (S3, MLFLOW, CODE, WEBSERVER, DAEMON, GATEWAY)
@@ -50,6 +51,7 @@ def build(settings: Settings, definitions: str) -> Mapping[str, Service]:
         _webserver(settings),
         _daemon(settings),
         _gateway(settings),
+        *_monitoring(settings, definitions),
     )
     return {service.name: service for service in every}
 
@@ -163,6 +165,16 @@ def _gateway(settings: Settings) -> Service:
     config = str(settings.home / "envoy" / "bootstrap.json")
     command = [_binary("envoy"), "-c", config, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
     return Service(_program(settings, GATEWAY, *command), (port, admin), _answers(admin, "/ready"), url=f"http://{HOST}:{port}")
+
+
+def _monitoring(settings: Settings, definitions: str) -> tuple[Service, ...]:
+    exporter, prometheus, alertmanager = settings.exporter_port, settings.prometheus_port, settings.alertmanager_port
+    asked = {
+        EXPORTER: ((exporter,), _answers(exporter, "/metrics"), (S3,), f"http://{HOST}:{exporter}/metrics"),
+        PROMETHEUS: ((prometheus,), _answers(prometheus, "/-/ready"), (), prometheus_url(settings)),
+        ALERTMANAGER: ((alertmanager,), _answers(alertmanager, "/-/ready"), (), f"http://{HOST}:{alertmanager}"),
+    }
+    return tuple(Service(program(settings, name, definitions), *how) for name, how in asked.items())
 
 
 def _answers(port: int, path: str) -> Callable[[], bool]:

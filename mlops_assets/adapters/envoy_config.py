@@ -16,6 +16,9 @@ ROUTE_CONFIG = "models"
 METADATA = "mlops"
 """The key of a route's metadata under which it carries its model, generation and digest."""
 
+SCRAPED = r"^cluster\.[^.]+\.[^.]+\.(upstream_rq_completed|upstream_rq_[1-5]xx|upstream_rq_time|membership_healthy)$"
+"""Of what Envoy counts of a release, some hundred series, those that rules and dashboards ask for."""
+
 REQUEST_TIMEOUT = f"{GATEWAY_TIMEOUT.total_seconds():g}s"
 """The same for all models and above the deadline of each: a rollback knows no ``defs.yaml``, and its route must be the same route."""
 

@@ -1,6 +1,5 @@
 """All adapters of the stack on this machine, together."""
 
-import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -58,6 +57,6 @@ def local_platform(settings: Settings | None = None) -> Platform:
         deployments=SupervisedDeployments(settings, [sys.executable, "-m", "serving", "--port", "{port}"]),
         gateway=EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"}),
         predictions=S3PredictionLog(objects),
-        pace=float(os.environ.get("MLOPS_PACE", "1")),
+        pace=settings.pace,
         pager=AlertmanagerPager(settings.alertmanager_url) if settings.alertmanager_url else NoPager(),
     )

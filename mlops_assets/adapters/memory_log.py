@@ -58,6 +58,11 @@ class MemoryPredictionLog:
         end = len(older) if at is not None else len(tables)
         return str(end) if end else ""
 
+    def newest(self, model: str, since: datetime) -> datetime | None:
+        with self._lock:
+            times = [table["logged_at"].max().to_pydatetime() for table in self._tables.get(model, []) if len(table)]
+        return max((at for at in times if at > since), default=None)
+
 
 def _parse(position: str) -> int:
     if not position:

@@ -177,6 +177,12 @@ class S3PredictionLog:
         listed = self._objects.list(_prefix(model), after=_place(model, floor))
         return _Position(floor, tuple(_mark(entry.key) for entry in listed)).text()
 
+    def newest(self, model: str, since: datetime) -> datetime | None:
+        """When the newest file was shipped, by its name, if that was after ``since``."""
+        listed = self._objects.list(_prefix(model), after=_place(model, since.astimezone(UTC).strftime(_STAMP)))
+        times = [shipped_at(entry.key) for entry in listed if entry.size > len(TOMBSTONE)]
+        return max((at for at in times if at > since), default=None)
+
     def _advance(self, model: str, position: _Position, listed: Sequence[ObjectInfo]) -> _Position:
         if not listed:
             return position

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -330,3 +331,22 @@ def test_the_epoch_is_stable_and_changes_with_a_restart_that_empties_the_counts(
         assert server.predict("again").release == "v1"
     finally:
         server.stop()
+
+
+def test_prometheus_sees_model_and_release_as_labels(envoy, upstream):
+    envoy.gateway().apply(route("scraped-model", 1, 0, upstream("v1", status=503)))
+    envoy.predict("scraped-model", "a")
+    wanted = {
+        'envoy_cluster_upstream_rq_completed{envoy_cluster_name="scraped-model",release="v1"} 1',
+        'envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",envoy_cluster_name="scraped-model",release="v1"} 1',
+        'envoy_cluster_membership_healthy{envoy_cluster_name="scraped-model",release="v1"} 1',
+        'envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="scraped-model",release="v1",le="500"} 1',
+    }
+
+    def shown() -> set[str]:
+        # health checks use the stat prefix of the same cluster, and are no requests of callers
+        lines = ask(envoy.admin_port, f"/stats/prometheus?filter={quote(envoy_config.SCRAPED)}", method="GET").body.decode().splitlines()
+        return {line.strip() for line in lines if "scraped-model" in line}
+
+    eventually(lambda: wanted <= shown(), within=5)
+    assert len({line.partition("{")[0] for line in shown()}) <= 8

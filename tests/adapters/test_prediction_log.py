@@ -162,3 +162,13 @@ def test_whatever_comes_within_the_settle_time_is_read_exactly_once(named_and_la
             found, position = world.read(position)
             seen += found
     assert sorted(seen) == sorted(f"f{place}" for place in range(len(named_and_late)))
+
+
+def test_the_newest_shipment_is_known_by_its_name(world):
+    assert world.log.newest("tiny", NOON - timedelta(days=1)) is None
+    world.ship("a", named=NOON)
+    world.ship("b", named=NOON + timedelta(hours=2))
+    assert world.log.newest("tiny", NOON - timedelta(days=1)) == NOON + timedelta(hours=2)
+    assert world.log.newest("tiny", NOON + timedelta(hours=2)) is None
+    world.objects.create(object_key("tiny", NOON + timedelta(hours=3), "v1", "a", 99), TOMBSTONE)
+    assert world.log.newest("tiny", NOON) == NOON + timedelta(hours=2)
