@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving bench-serving-overload bench-features clean
+.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving bench-serving-overload bench-features clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 install: $(VENV)/.installed  ## the environment, from requirements.lock, hashes checked
 
@@ -27,6 +27,13 @@ test: install  ## every test, real servers and one short demo included
 
 test-fast: install  ## the tests that start no server
 	$(BIN)/python -m pytest tests/core tests/assets tests/components
+
+e2e-monitoring: install  ## Prometheus, Alertmanager and a loopback PagerDuty: errors, an alert, a page, a rollback, each with its time
+	bash deploy/monitoring_tools.sh
+	$(BIN)/python -m pytest -s tests/e2e/test_monitoring.py
+
+dashboards: install  ## deploy/grafana/dashboards anew from mlops_assets/dashboards.py
+	$(BIN)/python -m mlops_assets.dashboards
 
 check: install  ## ruff, mypy, layers, definitions
 	$(BIN)/ruff check .

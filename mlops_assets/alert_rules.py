@@ -25,6 +25,9 @@ _LEAST_SCRAPE = timedelta(seconds=1)
 _SCRAPES_IN_A_WINDOW = 4
 """A rate needs two samples, and one may be missed."""
 
+_LOG_BEHIND = timedelta(minutes=10)
+"""A segment is shipped a minute after its first answer, unless declared otherwise."""
+
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
@@ -34,7 +37,8 @@ class Rules:
 
     Args:
         runbooks: the address of the runbooks, to which ``#cause`` is added.
-        pace: how many declared seconds pass in one.
+        pace: how many seconds of a model's declared waiting pass in one: of its objective's window and its canary. What is due by
+            the clock of others (data, logs, processes) does not follow it.
     """
 
     runbooks: str
@@ -52,7 +56,7 @@ class Rules:
 
     def platform(self) -> str:
         """The rules file of what all models stand on."""
-        rule, down = partial(self._rule, EVERY_MODEL, "platform-down", "page"), self._window(2 * _MINUTE)
+        rule, down = partial(self._rule, EVERY_MODEL, "platform-down", "page"), 2 * _MINUTE
         looked = 'time() - mlops_daemon_heartbeat_timestamp_seconds{daemon="SENSOR"}'
         rules = [
             rule(
@@ -66,7 +70,7 @@ class Rules:
             ),
             rule(
                 "NightShiftDown",
-                f"{looked} > {_seconds(self._window(10 * _MINUTE))}",
+                f"{looked} > {_seconds(10 * _MINUTE)}",
                 "Dagster's sensors have not looked for {{ $value | humanizeDuration }}: nothing moves, and nobody is told of failed runs",
             ),
         ]
@@ -94,7 +98,7 @@ class Rules:
         return self._rule(spec.name, f"slo-{objective.name}", severity, name, expression, summary)  # type: ignore[arg-type]
 
     def _serving(self, spec: ModelSpec) -> Sequence[Mapping[str, Any]]:
-        model, lately, before, behind = spec.name, *(self._window(w) for w in (15 * _MINUTE, _DAY, 10 * _MINUTE))
+        model, behind = spec.name, _duration(_LOG_BEHIND)
         champion = f'mlops_release_role{{model="{model}",role="champion"}}'
         healthy = f'max by (model, release) (envoy_cluster_membership_healthy{{model="{model}"}})'
         asked = f'sum by (model) (increase(envoy_cluster_upstream_rq_completed{{model="{model}"}}'
@@ -106,21 +110,21 @@ class Rules:
                 *(model, "champion-down", "page", "ChampionDown"),
                 f"{healthy} == 0 and on (model, release) {champion}",
                 f"no gateway finds {{{{ $labels.release }}}} of {model} healthy: callers get 503",
-                self._window(_MINUTE),
+                _MINUTE,
             ),
             self._rule(
                 *(model, "no-traffic", "ticket", "NoTraffic"),
-                f"{asked}[{_duration(lately)}])) == 0 and {asked}[{_duration(before)}])) > 0 and on (model) {champion}",
+                f"{asked}[15m])) == 0 and {asked}[1d])) > 0 and on (model) {champion}",
                 f"nobody has asked {model} for 15 minutes, which was asked within the day",
             ),
             self._rule(
                 *(model, "prediction-log-behind", "ticket", "PredictionLogBehind"),
-                f"{shipped} > {_seconds(behind)} and on (model) {answered}[{_duration(behind)}])) > 0",
+                f"{shipped} > {_seconds(_LOG_BEHIND)} and on (model) {answered}[{behind}])) > 0",
                 f"{model} answers, and its log has got nothing for {{{{ $value | humanizeDuration }}}}: drift and performance are blind",
             ),
             self._rule(
                 *(model, "prediction-log-lost", "ticket", "PredictionsNotLogged"),
-                f"{lost}[{_duration(behind)}])) > 0",
+                f"{lost}[{behind}])) > 0",
                 f"{{{{ $value | humanize }}}} answers of {model} were given and not logged",
             ),
         ]
@@ -128,7 +132,7 @@ class Rules:
     def _releases(self, spec: ModelSpec) -> Sequence[Mapping[str, Any]]:
         """Past the deadline of a step the sensor rolls back by itself: who is there much longer is looked at by nobody."""
         plan, rule = spec.canary, partial(self._rule, spec.name, "release-stuck", "ticket")
-        stuck = self._window(1.5 * max(plan.deadline, plan.first_bake, *(step.bake for step in plan.steps)))
+        stuck = self._at_least(1.5 / self.pace * max(plan.deadline, plan.first_bake, *(step.bake for step in plan.steps)))
         entered = f'time() - mlops_canary_step_entered_timestamp_seconds{{model="{spec.name}"}}'
         waits = f'time() - mlops_candidate_since_timestamp_seconds{{model="{spec.name}"}}'
         who = f"{{{{ $labels.release }}}} of {spec.name} has been"
@@ -159,7 +163,7 @@ class Rules:
 
     def _aged(self, spec: ModelSpec, name: str, cause: Cause, asset: str, what: str) -> Mapping[str, Any]:
         made = f'time() - mlops_asset_last_success_timestamp_seconds{{model="{spec.name}",asset="{asset}"}}'
-        expression = f"{made} > {_seconds(self._window(spec.data.freshness))}"
+        expression = f"{made} > {_seconds(spec.data.freshness)}"
         return self._rule(spec.name, cause, "ticket", name, expression, f"{spec.name}: {what} for {{{{ $value | humanizeDuration }}}}")
 
     def _rule(
@@ -168,9 +172,6 @@ class Rules:
         labels = {"model": model, "cause": cause, "severity": severity}
         rule = {"alert": name, "expr": expression} | ({"for": _duration(lasting)} if lasting else {})
         return {**rule, "labels": labels, "annotations": {"summary": summary, "runbook_url": f"{self.runbooks}#{cause}"}}
-
-    def _window(self, declared: timedelta) -> timedelta:
-        return self._at_least(declared / self.pace)
 
     def _at_least(self, window: timedelta) -> timedelta:
         return max(window, _SCRAPES_IN_A_WINDOW * scrape_interval(self.pace))

@@ -1,5 +1,6 @@
 """Releases as processes under a real supervisord."""
 
+import json
 import os
 import signal
 import sys
@@ -48,8 +49,6 @@ def deployments(supervisor: Settings, tmp_path):
 
 
 def environment(endpoint: str) -> dict:
-    import json
-
     return json.loads(ask(int(endpoint.rpartition(":")[2]), "/", method="GET").body)
 
 
@@ -81,6 +80,15 @@ def test_no_file_of_a_release_holds_a_secret(deployments, supervisor):
     for file in (*(supervisor.home / "supervisor").iterdir(), supervisor.home / "supervisord.conf"):
         assert found["AWS_SECRET_ACCESS_KEY"] not in file.read_text()
     deployments.stop("secret", "v1")
+
+
+def test_prometheus_finds_a_release_by_a_file_for_as_long_as_it_runs(deployments, supervisor):
+    deployments.start("scraped", "v2", "sha", None)
+    ready = deployments.wait_ready("scraped", "v2", 10)
+    target = supervisor.home / "targets" / "scraped.v2.json"
+    assert json.loads(target.read_text()) == [{"targets": [ready.endpoint], "labels": {"model": "scraped", "release": "v2"}}]
+    deployments.stop("scraped", "v2")
+    assert not target.exists()
 
 
 def test_starting_what_runs_changes_nothing(deployments):
