@@ -76,17 +76,22 @@ def look_at_failed_runs(instance: dg.DagsterInstance, platform: Platform, seen: 
 
 
 def _ended(instance: dg.DagsterInstance, seen: Seen, run: dg.DagsterRun) -> Seen:
-    if not run.is_success:
-        failure = _failure(instance, run)
-        known = failure is None or any(each.run_id == run.run_id for each in seen.open)
-        others = tuple(each for each in seen.open if failure and each.intent != failure.intent)
-        return seen if known or failure is None else replace(seen, open=(*others, failure))
+    if run.is_success:
+        return _succeeded(seen, run)
+    if any(each.run_id == run.run_id for each in seen.open):
+        return seen
+    failure = _failure(instance, run)
+    if failure is None:
+        return seen
+    return replace(seen, open=(*(each for each in seen.open if each.intent != failure.intent), failure))
+
+
+def _succeeded(seen: Seen, run: dg.DagsterRun) -> Seen:
+    """What the success ends. Others of the same alert may be open still, and it is not over before all of them are."""
     ended = [each for each in seen.open if _ends(run, each)]
     left = tuple(each for each in seen.open if each not in ended)
-    # Others of the same model and stage are the same alert, which is not over before all of them are.
-    still = {(each.model, each.stage, each.severity) for each in left}
-    over = tuple(each for each in ended if (each.model, each.stage, each.severity) not in still)
-    return replace(seen, open=left, over=(*seen.over, *over))
+    still = {_alert(each).identity for each in left}
+    return replace(seen, open=left, over=(*seen.over, *(each for each in ended if _alert(each).identity not in still)))
 
 
 def _ends(run: dg.DagsterRun, failure: Failure) -> bool:
@@ -143,7 +148,7 @@ def _tell(platform: Platform, seen: Seen) -> Seen:
 
 def _newest(failures: Sequence[Failure]) -> Sequence[Failure]:
     """One of each alert."""
-    return list({(failure.model, failure.stage, failure.severity): failure for failure in failures}.values())
+    return list({_alert(failure).identity: failure for failure in failures}.values())
 
 
 def _alert(failure: Failure) -> Alert:

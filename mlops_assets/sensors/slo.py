@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -70,8 +71,15 @@ def _by_counts(tick: Tick, spec: ModelSpec, policy: Policy) -> Violation | None:
     burning = pages(spec.slo, judge(spec.slo, history, policy.champion, tick.platform.clock(), tick.platform.pace))
     if not burning:
         return None
-    report = "/".join(keys.key(spec, "slo_report").path)
-    return Violation(burning[0].reason, f"{Settings.from_environment().dagster_url}/assets/{report}", history)
+    return Violation(burning[0].reason, _where(spec), history)
+
+
+def _where(spec: ModelSpec) -> str:
+    """Where one looks at what was counted: the model's report, and its alerts, which the same counts raise."""
+    settings = Settings.from_environment()
+    report = f"{settings.dagster_url}/assets/{'/'.join(keys.key(spec, 'slo_report').path)}"
+    wanted = quote(f'{{model="{spec.name}"}}')
+    return f"{report} (alerts: {settings.alertmanager_url}/#/alerts?filter={wanted} )" if settings.alertmanager_url else report
 
 
 def _roll_back(tick: Tick, spec: ModelSpec, policy: Policy, found: Violation) -> None:
