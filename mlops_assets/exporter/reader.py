@@ -38,9 +38,10 @@ class Reader:
     def __init__(self, specs: Sequence[ModelSpec], platform: Platform, instance: dg.DagsterInstance) -> None:
         self._specs, self._platform, self._instance = specs, platform, instance
         self._slugs = {spec.slug: spec.name for spec in specs}
-        self._checks = [key for spec in specs for key in _check_keys(spec)]
+        self._checks = list(_check_keys(specs))
         self._runs: dict[str, float] = {}
         self._logged: dict[str, datetime] = {}
+        self._said: dict[dg.AssetCheckKey, CheckSeen] = {}
 
     def read(self) -> World:
         return World(self._assets(), self._outcomes(), self._policies(), self._log_of_all(), self._daemons())
@@ -72,15 +73,15 @@ class Reader:
         return self._runs
 
     def _outcomes(self) -> Sequence[CheckSeen]:
-        storage, found = self._instance.event_log_storage, []
+        """A check that is being evaluated still says what it said last, or its alert would end and begin anew."""
         for some in _cut(self._checks):
-            for key, record in storage.get_latest_asset_check_execution_by_key(some).items():
-                if (said := record.evaluation if record.event and hasattr(record.evaluation, "passed") else None) is not None:
+            for key, record in self._instance.event_log_storage.get_latest_asset_check_execution_by_key(some).items():
+                if isinstance(said := record.evaluation, dg.AssetCheckEvaluation):
                     told = said.metadata.get("outcome")
                     outcome = str(told.value) if told is not None else ("pass" if said.passed else "fail")
-                    model = self._slugs.get(key.asset_key.path[0], "")
-                    found.append(CheckSeen(model, key.asset_key.path[-1], key.name, outcome, record.create_timestamp))
-        return found
+                    slug, *_, asset = key.asset_key.path
+                    self._said[key] = CheckSeen(self._slugs[slug], asset, key.name, outcome, record.create_timestamp)
+        return list(self._said.values())
 
     def _policies(self) -> Sequence[Policy]:
         found = []
@@ -156,10 +157,16 @@ class PlatformCollector(Collector):
                 wait = self._every
 
 
-def _check_keys(spec: ModelSpec) -> Sequence[dg.AssetCheckKey]:
-    made = model_definitions(spec)
-    of_assets = [key for asset in made.assets or () if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
-    return [*of_assets, *(key for checks in made.asset_checks or () for key in checks.check_keys)]
+def _check_keys(specs: Sequence[ModelSpec]) -> Iterator[dg.AssetCheckKey]:
+    """The checks of all models. Those with the same datasets have the same, so that a thousand definitions need not be made."""
+    known: dict[tuple[str, ...], list[tuple[Sequence[str], str]]] = {}
+    for spec in specs:
+        shape = tuple(spec.data.datasets)
+        if shape not in known:
+            made = model_definitions(spec)
+            checked = [asset for asset in (*(made.assets or ()), *(made.asset_checks or ())) if isinstance(asset, dg.AssetsDefinition)]
+            known[shape] = [(key.asset_key.path[1:], key.name) for asset in checked for key in asset.check_keys]
+        yield from (dg.AssetCheckKey(dg.AssetKey([spec.slug, *path]), name) for path, name in known[shape])
 
 
 def _figures(made: dg.AssetMaterialization | None) -> Mapping[str, float]:

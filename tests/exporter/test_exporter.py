@@ -82,6 +82,14 @@ def test_checks_are_shown_with_what_they_said_last(life: Life) -> None:
     assert len(outcomes) == len(scraped.labels("mlops_check_outcome"))  # one each
 
 
+def test_a_check_that_is_being_evaluated_still_says_what_it_said_last(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(list(life.specs.values()), life.platform, life.instance)
+    before = reader.read().checks
+    storage = type(life.instance.event_log_storage)
+    monkeypatch.setattr(storage, "get_latest_asset_check_execution_by_key", lambda self, keys, partition_filter=None: {})
+    assert reader.read().checks == before
+
+
 def test_the_figures_of_the_newest_reports_are_shown(life: Life, shop: Gifts) -> None:
     scraped = Scraped(life)
     assert {at["feature"] for at in scraped.labels("mlops_feature_psi")} == {*shop.spec.features.names, "score"}
