@@ -6,15 +6,17 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from msgspec import UNSET
 
 from mlops_assets.adapters.online_layout import read_version
-from mlops_assets.adapters.prediction_log import Answer, LoggedInput
+from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, REQUEST_PREFIX, Answer, LoggedInput
 from mlops_assets.core.errors import BadData, DigestMismatch, MlopsError, NotReady
 from mlops_assets.core.feature_views import View
 from mlops_assets.core.signature import Signature
@@ -28,7 +30,7 @@ from serving.metrics import Metrics, Role
 from serving.online_features import OnlineFeatures, OnlineStore
 from serving.pace import measure
 from serving.prediction_log import PredictionLog
-from serving.protocol import PredictRequest
+from serving.protocol import PredictRequest, Question
 from serving.runtime import Runtime
 from serving.scoring import ScoringQueue
 
@@ -127,7 +129,8 @@ class Replica:
         _log.info("%s %s: %s", told.model, told.release, pace.reason)
         inputs = Inputs.of(signature)
         logged = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
-        logged += tuple(LoggedInput(name, True, entity=True) for name in inputs.entities)
+        logged += tuple(LoggedInput(name, True, ENTITY_PREFIX) for name in inputs.entities)
+        logged += tuple(LoggedInput(field.name, field.type != "float", REQUEST_PREFIX) for field in inputs.request)
         log = PredictionLog(
             *(told.home, told.model, told.release, logged, self._objects, self.metrics.log, told.limits),
             durability=told.log_durability,
@@ -159,7 +162,8 @@ class Replica:
             found = read_version(self._objects, signature.features.service)
         except BadData as error:  # which is mended by others, and then the release is
             raise NotReady(str(error)) from error
-        differences = signature.features.differences(found) if found else ()
+        # what is computed from the request, the release brings itself
+        differences = signature.features.differences(replace(found, on_demand=signature.features.on_demand)) if found else ()
         if differences:
             raise NotReady(
                 f"the features of {signature.features.service} are not those of the release: {'; '.join(differences)}. Give changed "
@@ -191,7 +195,15 @@ def answers_of(request: PredictRequest, role: Role, scores: Sequence[float], dec
     return [
         Answer(
             *(question.request_id, question.unit, role, score, decision, took, now, question.event_time or now),
-            features=(*question.values, *question.entities) if question.entities else question.values,  # type: ignore[arg-type]
+            features=_logged(question),
         )
         for question, score, decision in zip(request.questions, scores, decisions, strict=True)
     ]
+
+
+def _logged(question: Question) -> tuple[Any, ...]:
+    """The inputs of a row, its entities, and what else it said."""
+    if not question.request:
+        return (*question.values, *question.entities) if question.entities else question.values
+    said = (None if value is UNSET else value.isoformat() if isinstance(value, datetime) else value for value in question.request)
+    return (*question.values, *question.entities, *said)

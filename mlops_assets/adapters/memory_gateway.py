@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlops_assets.adapters.memory_deployments import MemoryDeployments, Predictor, SignedPredictor
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
-from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
+from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX, REQUEST_PREFIX
 from mlops_assets.core.errors import BadData, NotReady, Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
 from mlops_assets.core.model_spec import Feature
@@ -159,7 +159,7 @@ class MemoryGateway:
         for name in _features(rows):
             frame[FEATURE_PREFIX + name] = rows[name].to_numpy()
         for name in rows.columns:
-            if str(name).startswith(ENTITY_PREFIX):
+            if str(name).startswith((ENTITY_PREFIX, REQUEST_PREFIX)):
                 frame[name] = rows[name].to_numpy()
         return frame.astype({"logged_at": "datetime64[us, UTC]", "event_time": "datetime64[us, UTC]"})
 
@@ -205,7 +205,7 @@ def _require_columns(rows: pd.DataFrame) -> None:
 
 
 def _features(rows: pd.DataFrame) -> list[str]:
-    return [str(name) for name in rows.columns if name not in ROW_COLUMNS and not str(name).startswith(ENTITY_PREFIX)]
+    return [str(name) for name in rows.columns if name not in ROW_COLUMNS and not str(name).startswith((ENTITY_PREFIX, REQUEST_PREFIX))]
 
 
 def _score(predictor: Predictor, rows: pd.DataFrame) -> np.ndarray:

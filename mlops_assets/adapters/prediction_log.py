@@ -24,7 +24,7 @@ from mlops_assets.ports import Clock, ObjectInfo, ObjectStore, Predictions
 if TYPE_CHECKING:  # pyarrow costs a serving process 60 MB, which it pays when it ships and not before
     import pyarrow as pa
 
-FEATURE_PREFIX, ENTITY_PREFIX = "feature__", "entity__"
+FEATURE_PREFIX, ENTITY_PREFIX, REQUEST_PREFIX = "feature__", "entity__", "request__"
 KEY_COLUMNS = ("request_id", "release", "role")
 TOMBSTONE = b""
 """What a shipper leaves under a name that it gave up: an upload still under way can no longer take it."""
@@ -56,15 +56,18 @@ class Answer(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class LoggedInput:
-    """A feature as it is logged, or an entity by which features were looked up: a category's column holds strings, any other's numbers."""
+    """A feature as it is logged, an entity by which features were looked up, or a request field from which they were computed.
+
+    The column of a ``category`` holds strings, any other's numbers.
+    """
 
     name: str
     category: bool
-    entity: bool = False
+    prefix: str = FEATURE_PREFIX
 
     @property
     def column(self) -> str:
-        return (ENTITY_PREFIX if self.entity else FEATURE_PREFIX) + self.name
+        return self.prefix + self.name
 
 
 def object_key(model: str, shipped_at: datetime, release: str, replica: str, sequence: int) -> str:

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.adapters import landing, tables
+from mlops_assets.adapters import feature_rows, landing, tables
 from mlops_assets.assets import feature_statistics, keys
 from mlops_assets.assets.data_checks import (
     feature_schema_check,
@@ -14,6 +14,7 @@ from mlops_assets.assets.data_checks import (
     leakage_check,
     null_rate_check,
     parity_check,
+    require_request_columns,
     schema_check,
     volume_check,
 )
@@ -152,6 +153,7 @@ def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.Da
     An event without a label by then (a cancelled flight, say) is not among them: it is neither a yes nor a no. Of an event or label that
     was corrected, the version counts that was known at ``as_of``.
     """
+    require_request_columns(spec, platform.features.version(spec.features))
     newest = as_of - spec.label.horizon
     oldest = newest - spec.holdout.window - spec.training.window
     datasets = read_datasets(platform, spec, oldest.date(), as_of.date(), known_by=as_of)
@@ -200,7 +202,8 @@ def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataV
 
 def _summaries_of_inputs(spec: ModelSpec, training: pd.DataFrame) -> list[feature_statistics.Summary]:
     """What the model's inputs are like, each beside the view that it comes from, or the events."""
-    origin = {field.name: view.name for view in views_of(spec) for field in view.fields}
+    version = feature_rows.load_definitions(spec.features.transform).version(spec.features.service)
+    origin = {field.name: view.name for view in (*version.views, *version.on_demand) for field in view.fields}
     return [
         feature_statistics.summarize(origin.get(feature.name, "events"), feature.name, training[feature.name], bool(feature.categories))
         for feature in spec.features.inputs

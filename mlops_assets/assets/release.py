@@ -10,6 +10,7 @@ from mlops_assets.assets.evaluation import evaluate, gate_verdict
 from mlops_assets.assets.plots import trajectory_plot
 from mlops_assets.assets.training import matrix_of
 from mlops_assets.assets.verdicts import check_result, figures
+from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move
 from mlops_assets.core.errors import NotReady
@@ -25,7 +26,6 @@ from mlops_assets.rollout import (
     GATE_TAG,
     advance_canary,
     begin_canary,
-    change,
     decide_now,
     keep_hold,
     leave,

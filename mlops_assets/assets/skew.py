@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
+from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX, REQUEST_PREFIX
 from mlops_assets.assets import keys
 from mlops_assets.assets.monitoring import served_window
 from mlops_assets.assets.reading import data_time, nullable
 from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.on_demand import OnDemandView
 from mlops_assets.core.skew import FeatureSkew, compare, judge
 from mlops_assets.ports import Platform
 
@@ -78,15 +79,33 @@ def served_and_computed(platform: Platform, spec: ModelSpec) -> Recomputed:
     if chosen.empty:
         return Recomputed(chosen)
     stored = {item.name for view in views for item in view.fields}
-    looked_up = [name for name in spec.features.names if name in stored]
     asked = {name: chosen[FEATURE_PREFIX + name] for name in spec.features.names if name not in stored}
     asked |= {name: chosen[ENTITY_PREFIX + name] for name in entities} | {"event_timestamp": chosen["event_time"]}
-    computed = platform.features.as_of(spec.features, pd.DataFrame(asked))
+    asked |= {name: column for view in version.on_demand for name, column in _said(view, chosen).items()}
+    again = platform.features.as_of(spec.features, pd.DataFrame(asked))
+    served = {name: chosen[FEATURE_PREFIX + name] for name in spec.features.names}
+    computed = {name: again[name] for name in spec.features.names if name in stored}
+    for view in version.on_demand:
+        said = _said(view, chosen)
+        if said:  # a caller that sent the feature itself did not say what it is computed from
+            whole = pd.DataFrame(said).notna().all(axis=1)
+            computed |= {item.name: again[item.name].where(whole, served[item.name]) for item in view.fields if item.name in served}
     return Recomputed(
         chosen,
-        {name: nullable(chosen[FEATURE_PREFIX + name]) for name in looked_up},
-        {name: nullable(computed[name]) for name in looked_up},
+        {name: nullable(served[name]) for name in computed},
+        {name: nullable(column) for name, column in computed.items()},
     )
+
+
+def _said(view: OnDemandView, rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What requests said that an on-demand view is computed from; nothing if that was not logged."""
+    columns = {item: REQUEST_PREFIX + item.name for item in view.request}
+    if not set(columns.values()) <= set(rows.columns):
+        return {}
+    return {
+        item.name: pd.to_datetime(rows[column], utc=True, format="ISO8601") if item.type == "timestamp" else rows[column]
+        for item, column in columns.items()
+    }
 
 
 def _shuffled(request_id: str) -> str:

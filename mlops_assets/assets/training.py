@@ -18,6 +18,7 @@ from mlops_assets.assets import keys
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
 from mlops_assets.assets.reading import load, nullable, views_of
 from mlops_assets.assets.verdicts import check_result
+from mlops_assets.changes import change
 from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
@@ -32,7 +33,6 @@ from mlops_assets.core.signature import Signature, encode
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Estimator, Platform, TrainingRun, model_key
 from mlops_assets.provenance import provenance
-from mlops_assets.rollout import change
 
 SCORE = "score"
 """The name of the score's column in a baseline, beside the features."""
