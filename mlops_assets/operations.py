@@ -50,9 +50,15 @@ class Operator:
         return self._act(lambda policy: policies.resume(policy, self.author, self.platform.clock()))
 
     def _act(self, apply: Callable[[Policy], Policy]) -> Policy:
+        try:
+            changed = change(self.platform, self.model, apply)
+        except IllegalChange:
+            self._require_known()  # only now: a rollback waits for no list of models
+            raise
+        converge_traffic(self.platform, self.model)
+        return changed
+
+    def _require_known(self) -> None:
         known = self.platform.policies.models()
         if self.model not in known:
             raise NotFound(f"there is no model {self.model!r}, expected one of {', '.join(known) or 'none yet'}")
-        changed = change(self.platform, self.model, apply)
-        converge_traffic(self.platform, self.model)
-        return changed
