@@ -63,6 +63,18 @@ def status() -> None:
 
 
 @app.command()
+def doctor() -> None:
+    """Whether every dependency is there, of the right version, permits what is needed and tells the right time (exit code 1 if not)."""
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.doctor import Doctor, show
+    from mlops_assets.settings import Settings
+
+    with told():
+        if not show(Doctor(Settings.from_environment(), local_platform)):
+            raise typer.Exit(1)
+
+
+@app.command()
 def drift(
     model: Model, file: Annotated[Path, typer.Argument(help="A Parquet file with a column for each feature.", exists=True, dir_okay=False)]
 ) -> None:
