@@ -60,11 +60,15 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
 
 
 class TrainingSetConfig(dg.Config):
-    """What a training is asked for. ``as_of`` is a data time (ISO); by default the end of the newest day of events."""
+    """What a training is asked for. ``as_of`` is a data time (ISO); by default the end of the newest day of events.
+
+    ``cause`` is where a person finds the reason: of drift the report's address, by hand a ticket's.
+    """
 
     as_of: str | None = None
     gate: str | None = None
     trigger: str = "manual"
+    cause: str = ""
 
 
 def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -96,6 +100,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             feature_hash=platform.features.version(spec.features).hash,
             trigger=config.trigger,
             gate=config.gate or spec.gates.default,  # type: ignore[arg-type]
+            cause=config.cause,
         )
         return dg.MaterializeResult(
             value=document,
@@ -106,6 +111,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "positive_rate": float(training[spec.label.column].mean()),
                 "as_of": dg.MetadataValue.timestamp(as_of),
                 "trigger": config.trigger,
+                **cause_metadata(config.cause),
                 "gate": document.gate,
                 "feature_hash": document.feature_hash,
                 "training_digest": parts[0],
@@ -116,6 +122,13 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return training_set
+
+
+def cause_metadata(cause: str) -> dict[str, dg.MetadataValue]:
+    """A link where the cause is an address, else a text; nothing without a cause."""
+    if not cause:
+        return {}
+    return {"cause": dg.MetadataValue.url(cause) if cause.startswith(("http://", "https://")) else dg.MetadataValue.text(cause)}
 
 
 def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -205,7 +218,9 @@ def _summaries_of_inputs(spec: ModelSpec, training: pd.DataFrame) -> list[featur
     version = feature_rows.load_definitions(spec.features.transform).version(spec.features.service)
     origin = {field.name: view.name for view in (*version.views, *version.on_demand) for field in view.fields}
     return [
-        feature_statistics.summarize(origin.get(feature.name, "events"), feature.name, training[feature.name], bool(feature.categories))
+        feature_statistics.summarize(
+            origin.get(feature.name, "events"), feature.name, training[feature.name], bool(feature.categories), feature.name in spec.pii
+        )
         for feature in spec.features.inputs
     ]
 

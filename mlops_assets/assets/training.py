@@ -22,6 +22,7 @@ from mlops_assets.changes import change
 from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
+from mlops_assets.core.certificate import trained_because
 from mlops_assets.core.comparison import auc
 from mlops_assets.core.errors import MlopsError, SpecError, TrainingFailed
 from mlops_assets.core.history import added_by_history, without_history
@@ -39,6 +40,9 @@ SCORE = "score"
 
 HISTORY_TAG = "history"
 """The tag of a release that tells what the features of the views add to it."""
+
+TRIGGER_TAG, CAUSE_TAG = "trigger", "cause"
+"""The tags of a release, and of its training run, that tell why it was trained, and where a person finds that."""
 
 MOST_OF_A_TAG = 1000
 """Characters: an error of user code may be of any length."""
@@ -105,13 +109,14 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         history = value_of_history(spec, training, holdout, exported, hyperparameters)
         metrics = holdout_metrics(spec, exported, holdout) | history.metrics
         metrics |= {"training_seconds": seconds, "training_rows": float(len(training))}
+        made_by = provenance()
         run_id = platform.registry.log_run(
-            training_run(spec, training_set, hyperparameters, digest, metrics, context.run.run_id), {"model.onnx": exported}
+            training_run(spec, training_set, hyperparameters, digest, metrics, context.run.run_id, made_by), {"model.onnx": exported}
         )
         yield dg.MaterializeResult(asset_key=model, metadata={"mlflow_run": run_id, **history.shown, **metrics})
         yield dg.MaterializeResult(
             asset_key=onnx_model,
-            value=TrainedModel(run_id, digest, training_set, history.told),
+            value=TrainedModel(run_id, digest, training_set, history.told, made_by),
             data_version=dg.DataVersion(digest),
             metadata={"sha256": digest, "bytes": len(exported), "mlflow_run": run_id},
         )
@@ -140,7 +145,9 @@ def _registered_model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         platform.objects.create(model_key(spec.name, info.release), exported)
         platform.objects.create(baseline_key(spec.name, info.release), training_baseline(platform, spec, onnx_model, exported))
         stored = hashlib.sha256(platform.objects.get(model_key(spec.name, info.release))).hexdigest()
-        author = Author("registered_model", f"trained because of {onnx_model.training_set.trigger}", context.run.run_id)
+        author = Author(
+            "registered_model", trained_because(onnx_model.training_set.trigger, onnx_model.training_set.cause), context.run.run_id
+        )
         if stored == info.digest:
             announce(context, spec, info.release, onnx_model)
             change(platform, spec.name, lambda policy: register(policy, info.release, info.digest, author, platform.clock()))
@@ -209,6 +216,7 @@ def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) ->
         training_set=training_set.digest,
         features=version,
         online=spec.features.online,
+        pii=spec.pii,
     )
 
 
@@ -277,7 +285,13 @@ def score_natively(spec: ModelSpec, estimator: Estimator, rows: pd.DataFrame) ->
 
 
 def training_run(
-    spec: ModelSpec, training_set: TrainingSet, hyperparameters: Mapping[str, Any], digest: str, metrics: dict[str, float], dagster_run: str
+    spec: ModelSpec,
+    training_set: TrainingSet,
+    hyperparameters: Mapping[str, Any],
+    digest: str,
+    metrics: dict[str, float],
+    dagster_run: str,
+    made_by: Mapping[str, str],
 ) -> TrainingRun:
     """What MLflow keeps of a training. Its key makes a second log of the same training find the first."""
     identity = json.dumps([training_set.digest, digest, spec.training.trainer, hyperparameters, dagster_run], sort_keys=True)
@@ -287,7 +301,9 @@ def training_run(
         "trainer": spec.training.trainer,
         "dagster_run": dagster_run,
         "feature_hash": training_set.feature_hash,
-        **provenance(),
+        TRIGGER_TAG: training_set.trigger,
+        **_cause(training_set),
+        **made_by,
     }
     return TrainingRun(spec.name, training_set.digest, {**hyperparameters, "seed": spec.training.seed}, metrics, tags)
 
@@ -300,10 +316,16 @@ def release_tags(trained: TrainedModel) -> dict[str, str]:
         "training_set": training_set.digest,
         "holdout": training_set.holdout,
         "gate": training_set.gate,
-        "trigger": training_set.trigger,
+        TRIGGER_TAG: training_set.trigger,
+        **_cause(training_set),
         "as_of": training_set.as_of.isoformat(),
         "feature_hash": training_set.feature_hash,
+        **trained.provenance,
     }
+
+
+def _cause(training_set: TrainingSet) -> dict[str, str]:
+    return {CAUSE_TAG: training_set.cause[:MOST_OF_A_TAG]} if training_set.cause else {}
 
 
 def training_baseline(platform: Platform, spec: ModelSpec, trained: TrainedModel, exported: bytes) -> bytes:
