@@ -7,7 +7,7 @@ Adapters raise :class:`Unavailable` when their system does not answer, and other
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -275,7 +275,7 @@ class Platform:
     """All ports together: what an asset, a sensor or a command gets to work with.
 
     ``pace`` is how many seconds of a model's declared waiting (bake, deadline, cooldown) pass in one second of the clock: 1 in
-    production, more in the demo.
+    production, more in the demo. ``pii_key`` is what fields that are marked ``pii: hash`` are logged with.
     """
 
     clock: Clock
@@ -287,3 +287,4 @@ class Platform:
     gateway: Gateway
     predictions: PredictionLog
     pace: float = 1.0
+    pii_key: str = field(default="", repr=False)

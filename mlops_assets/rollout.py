@@ -94,7 +94,8 @@ def labelled(platform: Platform, spec: ModelSpec, policy: Policy) -> dict[str, L
     assert policy.challenger is not None
     since = platform.predictions.position(spec.name, policy.challenger.entered_at)
     rows = platform.predictions.read(spec.name, since, ["release", "role", *labels.COLUMNS]).rows
-    return {release: labels.squared_errors(platform.objects, spec, answered) for release, answered in answers_of(policy, rows).items()}
+    found = answers_of(policy, rows).items()
+    return {release: labels.squared_errors(platform.objects, spec, answered, platform.pii_key) for release, answered in found}
 
 
 def unit_signs(units: Any) -> tuple[int, ...]:

@@ -142,9 +142,9 @@ class OnlineFeatures:
     def _stand_in(self, values: list[Any], view: _LookedUp, question: Question, state: Literal["missing", "stale"], path: str) -> None:
         policy = self._policies[state]
         if policy == "refuse":
-            told = describe(question.entities[view.entity])
             if state == "stale":
-                raise FeaturesDown(f"{path}entities.{view.view.entity}: what {view.view.name} has of {told} is older than {view.view.ttl}")
+                raise FeaturesDown(f"{path}entities.{view.view.entity}: what {view.view.name} has of it is older than {view.view.ttl}")
+            told = describe(question.entities[view.entity])
             known = f"one that {view.view.name} knows something about"
             raise BadRequest(f"{path}entities.{view.view.entity}", told, known, "correct it, or send the inputs that depend on it")
         for place, _ in view.places:

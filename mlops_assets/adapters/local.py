@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets import credentials
+from mlops_assets.core.pii import KEY_VARIABLE
 from mlops_assets.ports import FeatureStore, Platform
 from mlops_assets.settings import Settings
 
@@ -58,4 +59,5 @@ def local_platform(settings: Settings | None = None) -> Platform:
         gateway=EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"}),
         predictions=S3PredictionLog(objects),
         pace=float(os.environ.get("MLOPS_PACE", "1")),
+        pii_key=os.environ.get(KEY_VARIABLE, ""),
     )
