@@ -1,10 +1,11 @@
 """What happens because of the time of day."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
 from mlops_assets.assets import keys
+from mlops_assets.core.drill import drill_hour
 from mlops_assets.core.model_spec import ModelSpec
 
 TRAINING_NOUNS = ("training_set", "model", "onnx_model", "registered_model")
@@ -30,6 +31,29 @@ def build_schedules(spec: ModelSpec) -> Sequence[dg.ScheduleDefinition]:
             tags={"mlops/model": spec.name, "mlops/stage": "train"},
         )
     ]
+
+
+def drill_schedule(specs: Sequence[ModelSpec]) -> dg.ScheduleDefinition:
+    """One rollback drill a day of every model, at the model's own hour."""
+
+    @dg.schedule(
+        name="rollback_drill",
+        cron_schedule="23 * * * *",
+        target=dg.AssetSelection.assets(*(keys.key(spec, "rollback_drill") for spec in specs)),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Brings the release before each champion back, beside production, and says how long it takes.",
+    )
+    def drills(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        at = context.scheduled_execution_time
+        for spec in specs:
+            if drill_hour(spec.name) == at.hour:
+                yield dg.RunRequest(
+                    run_key=f"{spec.name}/drill/{at:%Y-%m-%d}",
+                    asset_selection=[keys.key(spec, "rollback_drill")],
+                    tags={"mlops/model": spec.name, "mlops/stage": "drill"},
+                )
+
+    return drills
 
 
 def freshness_schedule(specs: Sequence[ModelSpec]) -> dg.ScheduleDefinition:

@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mlops_assets.assets.data import build_data_assets
+from mlops_assets.assets.drill import build_drill_asset
 from mlops_assets.assets.monitoring import build_monitoring_assets
 from mlops_assets.assets.release import build_release_assets
 from mlops_assets.assets.skew import build_skew_asset
@@ -52,6 +53,7 @@ def model_definitions(spec: ModelSpec) -> dg.Definitions:
             *build_release_assets(spec),
             *build_monitoring_assets(spec),
             build_skew_asset(spec),
+            build_drill_asset(spec),
         ],
         asset_checks=build_checks(spec),
         schedules=build_schedules(spec),
