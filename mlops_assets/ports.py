@@ -155,8 +155,11 @@ class FeatureStore(Protocol):
         """
         ...
 
-    def newest(self, features: Features, until: datetime) -> Mapping[str, datetime | None]:
-        """Of each view behind the service, since when its newest value has been valid that is known by ``until``; ``None`` without any."""
+    def newest(self, features: Features, until: datetime, entities: Mapping[str, str] | None = None) -> Mapping[str, datetime | None]:
+        """Of each view behind the service, since when its newest value has been valid that is known by ``until``; ``None`` without any.
+
+        With ``entities`` it is the newest value of that entity alone, by the entity's name; a view whose entity is not named has none.
+        """
         ...
 
     def materialize(self, features: Features, until: datetime) -> int:
@@ -246,6 +249,10 @@ class PredictionLog(Protocol):
 
     def position(self, model: str, at: datetime | None = None) -> str:
         """The present end of the log, or the position from which on everything is read that was logged since ``at``."""
+        ...
+
+    def find(self, model: str, request_id: str, since: datetime) -> pd.DataFrame:
+        """The answers to a request that were logged since a time: one row for each release and role, of the newest time it was asked."""
         ...
 
 

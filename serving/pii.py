@@ -13,8 +13,8 @@ from mlops_assets.core.signature import Signature
 from serving.errors import BadRequest
 
 _NAMES = re.compile(r"[^.\[\]]+")
-_TELLS = ("the string ", "the number ", "an integer ")
-"""How :func:`serving.protocol.describe` begins where it tells a value."""
+_TELLS_NO_VALUE = re.compile(r"(nothing|null|true|false|a list of \d+|an object of \d+|a name that is not known|\d+ bytes.*)", re.DOTALL)
+"""What :class:`BadRequest` says it got where that is no value."""
 
 
 class Concealment:
@@ -22,7 +22,7 @@ class Concealment:
 
     Args:
         signature: the model's.
-        logged: its inputs and entities in the order of :attr:`Answer.features`.
+        logged: its inputs, entities and request fields in the order of :attr:`Answer.features`.
         key: what pseudonyms are made with.
 
     Raises:
@@ -30,8 +30,8 @@ class Concealment:
     """
 
     def __init__(self, signature: Signature, logged: Sequence[LoggedInput], key: str) -> None:
-        marks = signature.pii
-        hashed = [name for name, mark in marks.items() if mark == "hash"]
+        marks, names = signature.pii, {signature.unit, *(each.name for each in logged)}
+        hashed = [name for name, mark in marks.items() if mark == "hash" and name in names]
         if hashed:
             require_key(key, signature.model, ", ".join(hashed))
         self._key, self._model = key, signature.model
@@ -40,18 +40,20 @@ class Concealment:
         )
         self.logged = tuple(logged[place] for place, _ in self._kept)
         self._unit = signature.unit if signature.unit in hashed else None
-        self._told = frozenset(feature.name for feature in signature.inputs) - marks.keys()
+        version = signature.features
+        computed = {item.name for view in (version.on_demand if version else ()) for item in view.fields}
+        self._told = frozenset(feature.name for feature in signature.inputs) - marks.keys() - computed
 
     def of(self, answers: Sequence[Answer]) -> list[Answer]:
         """The answers as they may be written."""
         return [self._of(answer) for answer in answers]
 
     def refusal(self, error: BadRequest) -> BadRequest:
-        """The error without the value that was sent, unless it is of an input that is not marked."""
+        """The error without the value that was sent, unless it is of an input that is neither marked nor computed from others."""
         names = _NAMES.findall(error.field)
         if "inputs" in names[:-1] and names[names.index("inputs") + 1] in self._told:
             return error
-        return BadRequest(error.field, HIDDEN, error.expected, error.mend) if error.got.startswith(_TELLS) else error
+        return error if _TELLS_NO_VALUE.fullmatch(error.got) else BadRequest(error.field, HIDDEN, error.expected, error.mend)
 
     def _of(self, answer: Answer) -> Answer:
         values = ((field, answer.features[place]) for place, field in self._kept)

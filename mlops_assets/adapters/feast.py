@@ -8,7 +8,7 @@ every answer.
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
 from importlib.util import find_spec
@@ -79,11 +79,14 @@ class FeastFeatureStore:
             ).to_df()
         return feature_rows.assemble(features, definitions, entities, found[_fields(projection)])
 
-    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+    def newest(self, features: Features, until: datetime, entities: Mapping[str, str] | None = None) -> dict[str, datetime | None]:
         definitions = feature_rows.load_definitions(features.transform)
         with self._ready(features.transform, definitions), self._lock.shared():
             rows = {view.name: self._mirror.read(definitions.view(view.name)) for view in definitions.projection(features.service)}
-        return {view.name: feature_rows.newest_value(view, rows[view.name], until) for view in definitions.projection(features.service)}
+        return {
+            view.name: feature_rows.newest_value(view, feature_rows.of_entity(view, rows[view.name], entities), until)
+            for view in definitions.projection(features.service)
+        }
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)

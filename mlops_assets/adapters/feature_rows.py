@@ -1,5 +1,6 @@
 """What both feature stores do alike: find a model's definitions, check rows, and put answers together."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from functools import cache
 from importlib import import_module
@@ -168,6 +169,11 @@ def latest(view: View, rows: pd.DataFrame, until: datetime) -> pd.DataFrame:
     standing = rows[rows[EVENT_TIMESTAMP].between(moment - view.ttl, moment) & (rows[CREATED_TIMESTAMP] <= moment)]
     newest = standing.sort_values(list(TIMESTAMPS), kind="stable").drop_duplicates(view.entity, keep="last")
     return newest[list(view.columns)].sort_values(view.entity).reset_index(drop=True)
+
+
+def of_entity(view: View, rows: pd.DataFrame, entities: Mapping[str, str] | None) -> pd.DataFrame:
+    """The rows of one entity alone, if any are asked for."""
+    return rows if entities is None else rows[rows[view.entity] == entities.get(view.entity)]
 
 
 def newest_value(view: View, rows: pd.DataFrame, until: datetime) -> datetime | None:

@@ -1,5 +1,6 @@
 """The in-memory twin of :mod:`mlops_assets.adapters.feast`: the same answers from pandas, without Feast."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 
 import pandas as pd
@@ -30,10 +31,12 @@ class MemoryFeatureStore:
         values = [_look_up(view, self._rows(view), entities[view.entity], times) for view in projection]
         return feature_rows.assemble(features, definitions, entities, feature_rows.beside_each_other(values, len(entities)))
 
-    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+    def newest(self, features: Features, until: datetime, entities: Mapping[str, str] | None = None) -> dict[str, datetime | None]:
         definitions = feature_rows.load_definitions(features.transform)
-        projection = definitions.projection(features.service)
-        return {view.name: feature_rows.newest_value(view, self._rows(definitions.view(view.name)), until) for view in projection}
+        rows = {view: self._rows(definitions.view(view.name)) for view in definitions.projection(features.service)}
+        return {
+            view.name: feature_rows.newest_value(view, feature_rows.of_entity(view, found, entities), until) for view, found in rows.items()
+        }
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)

@@ -22,6 +22,7 @@ from mlops_assets.core.errors import BadData
 from mlops_assets.ports import Clock, ObjectInfo, ObjectStore, Predictions
 
 if TYPE_CHECKING:  # pyarrow costs a serving process 60 MB, which it pays when it ships and not before
+    import pandas as pd
     import pyarrow as pa
 
 FEATURE_PREFIX, ENTITY_PREFIX, REQUEST_PREFIX = "feature__", "entity__", "request__"
@@ -169,6 +170,23 @@ class S3PredictionLog:
         listed = self._objects.list(_prefix(model), after=_place(model, floor))
         return _Position(floor, tuple(_mark(entry.key) for entry in listed)).text()
 
+    def find(self, model: str, request_id: str, since: datetime) -> pd.DataFrame:
+        """The answers to a request that were shipped since a time. The newest files are read first, and no more of them than it takes.
+
+        Those who answer the same request, and a copy of it, do so at about the same time, and an answer is never shipped before it was
+        logged: so once one is found, only files count that were shipped later than a little before that.
+        """
+        found: list[pa.Table] = []
+        earliest: datetime | None = None
+        for entry in reversed(self._objects.list(_prefix(model), after=_place(model, since.astimezone(UTC).strftime(_STAMP)))):
+            if earliest is not None and shipped_at(entry.key) < earliest - self._settle:
+                break
+            if entry.size > len(TOMBSTONE) and (answers := _of_request(self._objects.get(entry.key), entry.key, request_id)) is not None:
+                found.append(answers)
+                earliest = min([*answers["logged_at"].to_pylist(), *([earliest] if earliest else [])])
+        rows: pd.DataFrame = _concatenate(found, None).to_pandas().drop_duplicates(list(KEY_COLUMNS), ignore_index=True)
+        return rows
+
     def _advance(self, model: str, position: _Position, listed: Sequence[ObjectInfo]) -> _Position:
         if not listed:
             return position
@@ -224,6 +242,16 @@ def _read(data: bytes, key: str, columns: Sequence[str] | None) -> pa.Table:
         return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])
     except pa.ArrowException as error:
         raise BadData(f"object {key!r}: got no Parquet file ({error}): remove it, or restore it") from error
+
+
+def _of_request(data: bytes, key: str, request_id: str) -> pa.Table | None:
+    """A file's answers to a request; None if it has none. Only the column of ids is read of most files."""
+    import pyarrow.compute as pc
+
+    if not pc.any(pc.equal(_read(data, key, ("request_id",))["request_id"], request_id)).as_py():
+        return None
+    table = _read(data, key, None)
+    return table.filter(pc.equal(table["request_id"], request_id))
 
 
 def _concatenate(tables: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:

@@ -29,7 +29,8 @@ def concealed(answers: pd.DataFrame, signature: Signature, key: str) -> pd.DataF
         if mark == "drop":
             answers = answers.drop(columns=places)
             continue
-        require_key(key, signature.model, field)
+        if places:
+            require_key(key, signature.model, field)
         for place in places:
             hashed = [
                 value if value is None or value != value else pseudonym(key, signature.model, field, value) for value in answers[place]

@@ -193,7 +193,7 @@ def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) ->
 
     Raises:
         TrainingFailed: if the definitions of the features are not those of the training set any more.
-        SpecError: if a default is to stand in for an input that has none.
+        SpecError: if a default is to stand in for an input that has none, or a number that a request says is to be hashed.
     """
     version = platform.features.version(spec.features)
     if version.hash != training_set.feature_hash:
@@ -208,6 +208,11 @@ def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) ->
             f"features.online: a default is to stand in, and {', '.join(without)} has none: give each a default under features.inputs, "
             'or write "null" or refuse'
         )
+    numbers = [
+        item.name for view in version.on_demand for item in view.request if item.type == "float" and spec.pii.get(item.name) == "hash"
+    ]
+    if numbers:
+        raise SpecError(f"the request field {numbers[0]!r} is a number and marked pii: hash: write pii: drop at its column of events")
     return Signature(
         model=spec.name,
         inputs=spec.features.inputs,

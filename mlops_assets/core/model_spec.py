@@ -329,12 +329,12 @@ class ModelSpec:
 
     @property
     def pii(self) -> dict[str, Pii]:
-        """What becomes of the marked ones of the fields that a release logs, by name: its unit, entities and inputs."""
-        columns = self.data.datasets["events"].columns
-        own = {feature.name: feature.pii for feature in self.features.inputs}
-        names = dict.fromkeys((self.features.unit, *self.features.entities, *self.features.names))
-        marks = {name: own.get(name) or (columns[name].pii if name in columns else None) for name in names}
-        return {name: mark for name, mark in marks.items() if mark is not None}
+        """What becomes of the marked fields before they are logged, by name: of the columns of events, and of inputs.
+
+        A unit, an entity and what a request says beside its inputs have the names of columns of events.
+        """
+        columns = {name: column.pii for name, column in self.data.datasets["events"].columns.items() if column.pii is not None}
+        return columns | {feature.name: feature.pii for feature in self.features.inputs if feature.pii is not None}
 
     @property
     def watched(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ class Signature:
     Args:
         features: what the inputs were computed by; None in files made before they said so.
         online: what stands in for values that the online store does not have.
-        pii: what becomes of the marked fields before an answer is logged, by name: of the unit, entities and inputs.
+        pii: what becomes of marked fields before an answer is logged, by name: of the unit, entities, inputs and request fields.
     """
 
     model: str

@@ -79,6 +79,7 @@ def test_a_marked_column_of_events_marks_whatever_has_its_name():
     inputs = (Feature("amount"), Feature("age"), Feature("shop", ("a", "b"), pii="hash"))
     found = marked(inputs=inputs)
     assert found.pii == {"card": "hash", "age": "drop", "shop": "hash"}
+    assert marked().pii == {"card": "hash", "age": "drop"}  # a request may say any column of events
     assert found.watched == ("amount", "shop")  # what is dropped can be watched by nobody
     assert spec().pii == {}
 
