@@ -189,6 +189,20 @@ def replay(
 
 
 @app.command()
+def report(
+    model: Model, to: Annotated[Path | None, typer.Option("--to", help="The file; by default MODEL.html.", dir_okay=False)] = None
+) -> None:
+    """Fetch the newest report page of a model: one HTML file for any browser. Materialize ``report`` to have it made anew."""
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.assets.report import report_key
+
+    file = to or Path(f"{model}.html")
+    with told():
+        file.write_bytes(local_platform().objects.get(report_key(model)))
+        typer.echo(f"wrote {file}")
+
+
+@app.command()
 def explain(
     request_id: Annotated[str, typer.Argument(help="The id of a request, as its answer and the header x-request-id have it.")],
     model: Annotated[str | None, typer.Option("--model", help="Whose; by default the logs of all models are looked through.")] = None,

@@ -16,6 +16,7 @@ from mlops_assets.assets.skew import with_entities
 from mlops_assets.core.errors import MlopsError, NotFound
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Change, Policy
+from mlops_assets.core.shares import spans
 from mlops_assets.core.signature import Signature
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.links import asset_url, run_url, version_url
@@ -173,18 +174,14 @@ def _explained(
 
 def share_at(policy: Policy, release: str, at: datetime) -> str:
     """What a release had of the traffic at a time."""
-    told = "no traffic"
-    for change in policy.log:
-        if change.at > at:
-            break
-        if change.release == release and change.action in ("begin", "advance"):
-            given = f"copies of {change.mirror} % of the requests" if change.mirror else f"{change.weight} % of the units"
-            told = f"challenger at {change.step_name}, {given}"
-        elif change.release == release and change.action in ("promote", "rollback"):
-            told = "champion"
-        elif change.left == release:
-            told = "no traffic"
-    return told
+    span = next((span for span in reversed(spans(policy)) if span.start <= at), None)
+    if span is not None and span.mirror == release:
+        return f"challenger at {span.change.step_name}, copies of {span.change.mirror} % of the requests"
+    weight = span.weights.get(release, 0) if span is not None else 0
+    if span is None or not weight:
+        return "no traffic"
+    is_challenger = span.change.release == release and span.change.action in ("begin", "advance")
+    return f"{f'challenger at {span.change.step_name}' if is_challenger else 'champion'}, {weight} % of the units"
 
 
 def _signature(platform: Platform, info: ReleaseInfo) -> Signature:

@@ -38,7 +38,7 @@ def look(platform: Platform, spec: ModelSpec, policy: Policy) -> Observation:
     The running observation is kept in the object store, so that neither a restarted gateway nor a restarted daemon loses what was
     counted before; the first look of a step starts it.
     """
-    key, now = _running_key(policy), platform.clock()
+    key, now = running_key(policy), platform.clock()
     samples = platform.gateway.sample(policy.model)
     try:
         seen = decode_observation(platform.objects.get(key), key)
@@ -209,7 +209,8 @@ def leave(platform: Platform, spec: ModelSpec, release: str, policy: Policy, aut
     return changed
 
 
-def _running_key(policy: Policy) -> str:
+def running_key(policy: Policy) -> str:
+    """Where the observation of the present canary step is kept."""
     if policy.challenger is None:
         raise IllegalChange(f"{policy.model} has no release in canary")
     challenger = policy.challenger

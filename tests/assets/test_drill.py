@@ -182,7 +182,7 @@ def test_each_model_is_drilled_once_a_day_at_its_own_hour(shop: Gifts) -> None:
         asked += [(hour, request) for request in schedule(dg.build_schedule_context(scheduled_execution_time=at))]
     ((hour, request),) = asked
     assert hour == drill_hour(NAME)
-    assert request.asset_selection == [keys.key(shop.spec, "rollback_drill")]
+    assert request.asset_selection == [keys.key(shop.spec, "rollback_drill"), keys.key(shop.spec, "report")]
     assert request.tags == {"mlops/model": NAME, "mlops/stage": "drill"}
 
 

@@ -82,7 +82,7 @@ def look(shop: Gifts, world: World, request_id: str, **asked: object) -> tuple[E
 def test_champion_and_shadow_are_explained_each_with_its_own(shop: Gifts, world: World) -> None:
     request_id = known_order(shop, world)
     live, shadow = look(shop, world, request_id)
-    assert (live.release, live.role, live.share) == ("v1", "live", "champion")
+    assert (live.release, live.role, live.share) == ("v1", "live", "champion, 100 % of the units")
     assert (shadow.release, shadow.role, shadow.share) == ("v2", "shadow", "challenger at shadow, copies of 100 % of the requests")
     assert live.notes == shadow.notes == ()
     assert live.made_of["mlflow_run"] != shadow.made_of["mlflow_run"]
@@ -184,12 +184,12 @@ def test_what_a_log_says_is_never_taken_for_markup(shop: Gifts, world: World) ->
     [
         (0, "v1", "no traffic"),
         (2, "v1", "challenger at canary-5, 100 % of the units"),
-        (4, "v1", "champion"),
+        (4, "v1", "champion, 100 % of the units"),
         (6, "v2", "challenger at canary-5, 5 % of the units"),
-        (6, "v1", "champion"),
+        (6, "v1", "champion, 95 % of the units"),
         (8, "v1", "no traffic"),
-        (8, "v2", "champion"),
-        (10, "v1", "champion"),
+        (8, "v2", "champion, 100 % of the units"),
+        (10, "v1", "champion, 100 % of the units"),
         (10, "v2", "no traffic"),
         (12, "v3", "challenger at canary-5, 5 % of the units"),
         (14, "v3", "no traffic"),
