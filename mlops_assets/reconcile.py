@@ -50,7 +50,8 @@ def start_live(platform: Platform, policy: Policy, serving: Serving | None) -> d
     running = {deployment.release: deployment for deployment in platform.deployments.running(policy.model)}
     within = (serving or Serving()).ready_within.total_seconds()
     for release in sorted(policy.live_releases(platform.clock())):
-        if release not in running:
+        # One that is there and not ready may be on its way out: a drill or an older policy ends it at this very moment.
+        if release not in running or not running[release].ready:
             platform.deployments.start(policy.model, release, policy.digests[release], serving)
     for release in sorted(_with_traffic(policy)):
         if release not in running or not running[release].ready:
