@@ -1,5 +1,6 @@
 """A model that marks whose orders they are: what its log holds, and what is still known of it with the key."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +13,8 @@ from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
 from mlops_assets.assets.reading import read_datasets
 from mlops_assets.core.model_spec import Column, Feature
 from mlops_assets.core.pii import HIDDEN, Pii, pseudonym
+from mlops_assets.explain import explain
+from mlops_assets.settings import Settings
 from tests.assets.gifts import DAYS, NAME, Gifts
 from tests.world import World
 
@@ -124,6 +127,20 @@ def test_drift_of_a_hashed_category_is_that_of_the_category(marked_shop: Gifts, 
     assert "psi_amount" not in usual
     world.send(NAME, asked.assign(channel="phone", request_id="other-" + asked["request_id"]))
     assert check(world, "drift_report")["psi_channel"] > 0.2
+
+
+def test_an_answer_is_explained_by_its_pseudonyms_and_its_values_still_have_their_times(marked_shop: Gifts, world: World) -> None:
+    orders = newest_orders(marked_shop, world)
+    rows = ask(marked_shop, world, orders)
+    asked = rows[rows[f"{FEATURE_PREFIX}customer_return_rate"].notna()].iloc[0]
+    settings, day = Settings.from_environment(), timedelta(days=1)
+    (told,) = explain(world.platform, settings, asked["request_id"], NAME, day, lambda _: marked_shop.spec)
+    values = {value.name: value for value in told.values}
+    assert (values["channel"].value, values["channel"].origin) == (asked[f"{FEATURE_PREFIX}channel"], "request (hashed: pii)")
+    assert (values["amount"].value, values["amount"].origin) == (None, "request (dropped: pii)")
+    assert values["customer_return_rate"].since is not None
+    customer = orders.set_index("order_id")["customer_id"][asked["request_id"]]
+    assert customer not in json.dumps(told.to_document())
 
 
 def test_without_the_key_nothing_is_concluded_from_hashed_values(marked_shop: Gifts, world: World) -> None:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from mlops_assets.assets.report import gather, report_key
+from mlops_assets.assets.report import report_key
+from mlops_assets.assets.report_facts import gather
 from mlops_assets.core.errors import Unavailable
 from mlops_assets.settings import Settings
 from tests.assets.gifts import HOUR, NAME, Gifts
