@@ -1,6 +1,6 @@
-"""The features of ``flight-delay``: the weather at the airport, and how late carrier, airport and aircraft have lately been.
+"""The features of ``flight-delay``: the weather at the airport, how late carrier, airport and aircraft have lately been, and the schedule.
 
-What depends on the schedule alone (hour, weekday, distance, block time, carrier, origin) comes with the event itself.
+Carrier, origin and distance come with the event itself.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
 
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureService, Field, View
+from mlops_assets.core.on_demand import Computed, OnDemandView, RequestField
 
 WEATHER = ("temperature", "dewpoint", "humidity", "wind_speed", "precipitation", "pressure", "visibility")
 TRAILING_HOURS = (6, 24)
@@ -32,7 +33,21 @@ VIEWS = (
     View("aircraft_delays", "tailnum", (Field("aircraft_last_delay"), Field("aircraft_late_rate")), ttl=AIRCRAFT_MEMORY),
 )
 
-SERVICES = (FeatureService("flight_delay_v1", tuple(f"{view.name}:{field.name}" for view in VIEWS for field in view.fields)),)
+ON_DEMAND = (
+    OnDemandView(
+        "schedule",
+        request=(RequestField("scheduled_departure", "timestamp"), RequestField("scheduled_arrival", "timestamp")),
+        fields=(
+            Computed("hour", 'scheduled_departure.getHours("America/New_York")'),
+            Computed("weekday", '(scheduled_departure.getDayOfWeek("America/New_York") + 6) % 7'),  # Monday is 0
+            Computed("block_minutes", "(scheduled_arrival - scheduled_departure).getMinutes()"),
+        ),
+    ),
+)
+
+SERVICES = (
+    FeatureService("flight_delay_v1", tuple(f"{view.name}:{field.name}" for view in (*VIEWS, *ON_DEMAND) for field in view.fields)),
+)
 
 
 def build_views(datasets: Mapping[str, pd.DataFrame], start: datetime, end: datetime) -> Mapping[str, pd.DataFrame]:

@@ -4,6 +4,7 @@ Imports are late on purpose: ``mlops rollback`` must act within a second, with D
 """
 
 import getpass
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +75,18 @@ def status() -> None:
 
     with told():
         if not show():
+            raise typer.Exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Whether every dependency is there, of the right version, permits what is needed and tells the right time (exit code 1 if not)."""
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.doctor import Doctor, show
+    from mlops_assets.settings import Settings
+
+    with told():
+        if not show(Doctor(Settings.from_environment(), local_platform)):
             raise typer.Exit(1)
 
 
@@ -188,6 +201,48 @@ def replay(
     show(replayed, model, release, policy, Console())
     if policy is None and not all(one.same for one in replayed):
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    model: Model, to: Annotated[Path | None, typer.Option("--to", help="The file; by default MODEL.html.", dir_okay=False)] = None
+) -> None:
+    """Fetch the newest report page of a model: one HTML file for any browser. Materialize ``report`` to have it made anew."""
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.assets.report import report_key
+
+    file = to or Path(f"{model}.html")
+    with told():
+        file.write_bytes(local_platform().objects.get(report_key(model)))
+        typer.echo(f"wrote {file}")
+
+
+@app.command()
+def explain(
+    request_id: Annotated[str, typer.Argument(help="The id of a request, as its answer and the header x-request-id have it.")],
+    model: Annotated[str | None, typer.Option("--model", help="Whose; by default the logs of all models are looked through.")] = None,
+    since: Annotated[str, typer.Option("--since", help="How far back to look, e.g. 24h or 30d.")] = "24h",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Which release answered a request, from which features and data, and what let it into production."""
+    from rich.console import Console
+
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.components.attributes import duration
+    from mlops_assets.explain import explain as look
+    from mlops_assets.explain_page import show
+    from mlops_assets.settings import Settings
+
+    try:
+        back = duration("--since", since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    with told():
+        found = look(local_platform(), Settings.from_environment(), request_id, model, back, _spec)
+    if as_json:
+        typer.echo(json.dumps([one.to_document() for one in found], indent=1))
+    else:
+        show(found, Console())
 
 
 def _operator(model: str, reason: str) -> "Operator":

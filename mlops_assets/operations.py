@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
 from mlops_assets.core.errors import IllegalChange, NotFound
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import converge_traffic
-from mlops_assets.rollout import change, promote
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Operator:
 
     def promote(self, spec: ModelSpec) -> Policy:
         """Make the challenger champion, whatever its canary says; its quality gate must have passed."""
+        from mlops_assets.rollout import promote  # a rollback does not wait for the rules of a canary
+
         policy = self.platform.policies.read(self.model)
         if policy.challenger is None:
             raise IllegalChange(f"{self.model} has no release in canary: {policies.describe(policy)}")
@@ -48,9 +50,15 @@ class Operator:
         return self._act(lambda policy: policies.resume(policy, self.author, self.platform.clock()))
 
     def _act(self, apply: Callable[[Policy], Policy]) -> Policy:
+        try:
+            changed = change(self.platform, self.model, apply)
+        except IllegalChange:
+            self._require_known()  # only now: a rollback waits for no list of models
+            raise
+        converge_traffic(self.platform, self.model)
+        return changed
+
+    def _require_known(self) -> None:
         known = self.platform.policies.models()
         if self.model not in known:
             raise NotFound(f"there is no model {self.model!r}, expected one of {', '.join(known) or 'none yet'}")
-        changed = change(self.platform, self.model, apply)
-        converge_traffic(self.platform, self.model)
-        return changed

@@ -156,8 +156,11 @@ class FeatureStore(Protocol):
         """
         ...
 
-    def newest(self, features: Features, until: datetime) -> Mapping[str, datetime | None]:
-        """Of each view behind the service, since when its newest value has been valid that is known by ``until``; ``None`` without any."""
+    def newest(self, features: Features, until: datetime, entities: Mapping[str, str] | None = None) -> Mapping[str, datetime | None]:
+        """Of each view behind the service, since when its newest value has been valid that is known by ``until``; ``None`` without any.
+
+        With ``entities`` it is the newest value of that entity alone, by the entity's name; a view whose entity is not named has none.
+        """
         ...
 
     def materialize(self, features: Features, until: datetime) -> int:
@@ -253,6 +256,10 @@ class PredictionLog(Protocol):
         """When the newest answers came into the log; None if there are none since ``since``."""
         ...
 
+    def find(self, model: str, request_id: str, since: datetime) -> pd.DataFrame:
+        """The answers to a request that were logged since a time: one row for each release and role, of the newest time it was asked."""
+        ...
+
 
 class Pager(Protocol):
     """The way to a person. Alertmanager groups, inhibits and routes; the same alert again is not told again."""
@@ -309,7 +316,7 @@ class Platform:
     """All ports together: what an asset, a sensor or a command gets to work with.
 
     ``pace`` is how many seconds of a model's declared waiting (bake, deadline, cooldown) pass in one second of the clock: 1 in
-    production, more in the demo.
+    production, more in the demo. ``pii_key`` is what fields that are marked ``pii: hash`` are logged with.
     """
 
     clock: Clock
@@ -322,3 +329,4 @@ class Platform:
     predictions: PredictionLog
     pace: float = 1.0
     pager: Pager = field(default_factory=NoPager)
+    pii_key: str = field(default="", repr=False)

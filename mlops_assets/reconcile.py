@@ -49,12 +49,12 @@ def start_live(platform: Platform, policy: Policy, serving: Serving | None) -> d
     """Start the releases that must run, and wait for those that get traffic."""
     running = {deployment.release: deployment for deployment in platform.deployments.running(policy.model)}
     within = (serving or Serving()).ready_within.total_seconds()
-    for release in sorted(policy.live_releases(platform.clock())):
-        if release not in running:
-            platform.deployments.start(policy.model, release, policy.digests[release], serving)
-    for release in sorted(_with_traffic(policy)):
-        if release not in running or not running[release].ready:
-            running[release] = platform.deployments.wait_ready(policy.model, release, within)
+    late = {release for release in _with_traffic(policy) if release not in running or not running[release].ready}
+    # One of these that is there may be on its way out: a drill, or somebody with an older policy, ends it at this very moment.
+    for release in sorted((policy.live_releases(platform.clock()) - running.keys()) | late):
+        platform.deployments.start(policy.model, release, policy.digests[release], serving)
+    for release in sorted(late):
+        running[release] = platform.deployments.wait_ready(policy.model, release, within)
     started = {deployment.release: deployment for deployment in platform.deployments.running(policy.model)}
     return started | running
 

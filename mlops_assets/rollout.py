@@ -1,17 +1,17 @@
 """The steps of a release as actions on the platform: look, decide, change the policy. Dagster is not needed for any."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
 from mlops_assets.adapters.codec import decode_observation, encode_evidence, encode_observation
+from mlops_assets.changes import change_at
 from mlops_assets.core import evidence
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move, decide, plan_steps
 from mlops_assets.core.canary_spec import Canary
-from mlops_assets.core.errors import IllegalChange, NotFound, StalePolicy
+from mlops_assets.core.errors import IllegalChange, NotFound
 from mlops_assets.core.evidence import SCORE_BINS, UNIT_SIGNS, Flips, Labelled, Logged, Observation
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
@@ -26,44 +26,6 @@ GATE_TAG, GATE_EVIDENCE_TAG = "quality_gate", "gate_evidence"
 LOG_COLUMNS = ["request_id", "release", "role", "unit", "score", "decision"]
 """What a canary reads of the prediction log."""
 
-RACES = 5
-"""How often a change is tried again when others change the same policy."""
-
-
-def change(platform: Platform, model: str, apply: Callable[[Policy], Policy]) -> Policy:
-    """Apply a legal change to the newest policy and write it by compare-and-swap; returns what is in force.
-
-    Raises:
-        IllegalChange: if the newest policy does not allow it.
-        StalePolicy: if others were faster every time.
-    """
-    for attempt in range(RACES):
-        policy = platform.policies.read(model)
-        changed = apply(policy)
-        if changed == policy:
-            return policy
-        try:
-            platform.policies.write(changed, policy.generation)
-            return changed
-        except StalePolicy:
-            if attempt == RACES - 1:
-                raise
-    raise AssertionError("unreachable")
-
-
-def change_at(platform: Platform, model: str, expected_generation: int, apply: Callable[[Policy], Policy]) -> Policy:
-    """Like :func:`change`, but only if nobody has changed the policy since it was of ``expected_generation``.
-
-    Raises:
-        StalePolicy: if somebody has.
-    """
-    policy = platform.policies.read(model)
-    if policy.generation != expected_generation:
-        raise StalePolicy(f"{model}: the policy is of generation {policy.generation}, this was decided at {expected_generation}")
-    changed = apply(policy)
-    platform.policies.write(changed, expected_generation)
-    return changed
-
 
 def plan_of(platform: Platform, spec: ModelSpec) -> Canary:
     """The model's canary plan at the platform's pace."""
@@ -76,7 +38,7 @@ def look(platform: Platform, spec: ModelSpec, policy: Policy) -> Observation:
     The running observation is kept in the object store, so that neither a restarted gateway nor a restarted daemon loses what was
     counted before; the first look of a step starts it.
     """
-    key, now = _running_key(policy), platform.clock()
+    key, now = running_key(policy), platform.clock()
     samples = platform.gateway.sample(policy.model)
     try:
         seen = decode_observation(platform.objects.get(key), key)
@@ -132,7 +94,8 @@ def labelled(platform: Platform, spec: ModelSpec, policy: Policy) -> dict[str, L
     assert policy.challenger is not None
     since = platform.predictions.position(spec.name, policy.challenger.entered_at)
     rows = platform.predictions.read(spec.name, since, ["release", "role", *labels.COLUMNS]).rows
-    return {release: labels.squared_errors(platform.objects, spec, answered) for release, answered in answers_of(policy, rows).items()}
+    found = answers_of(policy, rows).items()
+    return {release: labels.squared_errors(platform.objects, spec, answered, platform.pii_key) for release, answered in found}
 
 
 def unit_signs(units: Any) -> tuple[int, ...]:
@@ -246,7 +209,8 @@ def leave(platform: Platform, spec: ModelSpec, release: str, policy: Policy, aut
     return changed
 
 
-def _running_key(policy: Policy) -> str:
+def running_key(policy: Policy) -> str:
+    """Where the observation of the present canary step is kept."""
     if policy.challenger is None:
         raise IllegalChange(f"{policy.model} has no release in canary")
     challenger = policy.challenger

@@ -1,12 +1,14 @@
 """What happens because of the time of day."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
 from mlops_assets.assets import keys
+from mlops_assets.core.drill import drill_hour
 from mlops_assets.core.model_spec import ModelSpec
 
+DRILL_NOUNS = ("rollback_drill", "report")
 TRAINING_NOUNS = ("training_set", "model", "onnx_model", "registered_model")
 
 
@@ -30,6 +32,29 @@ def build_schedules(spec: ModelSpec) -> Sequence[dg.ScheduleDefinition]:
             tags={"mlops/model": spec.name, "mlops/stage": "train"},
         )
     ]
+
+
+def drill_schedule(specs: Sequence[ModelSpec]) -> dg.ScheduleDefinition:
+    """One rollback drill a day of every model, at the model's own hour, and the report page after it."""
+
+    @dg.schedule(
+        name="rollback_drill",
+        cron_schedule="23 * * * *",
+        target=dg.AssetSelection.assets(*(keys.key(spec, noun) for spec in specs for noun in DRILL_NOUNS)),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Brings the release before each champion back, beside production, says how long it takes, and makes the report page.",
+    )
+    def drills(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        at = context.scheduled_execution_time
+        for spec in specs:
+            if drill_hour(spec.name) == at.hour:
+                yield dg.RunRequest(
+                    run_key=f"{spec.name}/drill/{at:%Y-%m-%d}",
+                    asset_selection=[keys.key(spec, noun) for noun in DRILL_NOUNS],
+                    tags={"mlops/model": spec.name, "mlops/stage": "drill"},
+                )
+
+    return drills
 
 
 def freshness_schedule(specs: Sequence[ModelSpec]) -> dg.ScheduleDefinition:

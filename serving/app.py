@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
@@ -20,7 +19,7 @@ from serving.limits import BODY_SECONDS, NoRoom, Overloaded, TooSlow
 from serving.metrics import Role
 from serving.online_features import FeaturesDown, OnlineFeatures
 from serving.prediction_log import Unlogged
-from serving.replica import Replica, answers_of
+from serving.replica import Replica
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -34,7 +33,6 @@ DEADLINE_HEADER, GATEWAY_DEADLINE_HEADER = b"x-request-timeout-ms", b"x-envoy-ex
 
 _NO_STATE: Mapping[str, float] = {}
 _SHADOW_SUFFIX = "-shadow"
-_log = logging.getLogger(__name__)
 
 
 class App:
@@ -97,7 +95,7 @@ class App:
             return _closing(exchange.refuse(error))
         except BadRequest as error:
             counted.refused("invalid")
-            return exchange.refuse(error)
+            return exchange.refuse(self._replica.told(error))
         except TooSlow as error:
             counted.refused("invalid")
             return _closing(exchange.fail(408, "too slow", error))
@@ -114,9 +112,9 @@ class App:
         except NotReady as error:
             counted.refused("unready")
             return _later(exchange.fail(503, "not ready", error), 1)
-        except Exception:
+        except Exception as error:
             counted.refused("failed")
-            _log.exception("a request failed")
+            self._replica.log_failure(error)
             return exchange.fail(500, "internal failure", "see the release's log")
         finally:
             self._load.in_flight -= 1
@@ -142,10 +140,10 @@ class App:
         told_as = question.asked, role, numbers, decisions, perf_counter() - began
         if is_large:
             response = await asyncio.to_thread(exchange.answer, question, scores, numbers, decisions)
-            await asyncio.to_thread(lambda: loaded.log.write(answers_of(*told_as)))
+            await asyncio.to_thread(lambda: loaded.log.write(loaded.answers(*told_as)))
         else:
             response = exchange.answer(question, scores, numbers, decisions)
-            await loaded.commits.commit(answers_of(*told_as))
+            await loaded.commits.commit(loaded.answers(*told_as))
         self._roles[role].answered(numbers, perf_counter() - began)
         return response
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlops_assets.core.errors import SpecError
+from mlops_assets.core.pii import KEY_VARIABLE
 from mlops_assets.core.serving_spec import LogDurability, OnLogFull, OnOnlineDown, Serving
 from mlops_assets.settings import Settings
 from serving.prediction_log import Limits
@@ -38,6 +39,7 @@ class Configuration:
         online_url: ``MLOPS_ONLINE_URL``, where the online features are; may hold a password. By default in a file of ``home``.
         online_timeout: ``MLOPS_ONLINE_TIMEOUT_SECONDS``, how long a request waits for them; 0.05.
         on_online_down: ``MLOPS_ON_ONLINE_DOWN``, ``fill`` or ``refuse``: what happens when they cannot be had.
+        pii_key: ``MLOPS_PII_KEY``, a secret with which fields that the model marks ``pii: hash`` are hashed before they are logged.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Configuration:
     online_url: str = field(default="", repr=False)
     online_timeout: float = Serving.online_timeout.total_seconds()
     on_online_down: OnOnlineDown = "fill"
+    pii_key: str = field(default="", repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Configuration:
@@ -79,6 +82,7 @@ class Configuration:
             online_url=settings.online_url,
             online_timeout=_positive(environment, "MLOPS_ONLINE_TIMEOUT_SECONDS", cls.online_timeout),
             on_online_down=_chosen(environment, "MLOPS_ON_ONLINE_DOWN", get_args(OnOnlineDown), "fill"),
+            pii_key=environment.get(KEY_VARIABLE, ""),
         )
 
 

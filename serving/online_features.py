@@ -65,7 +65,7 @@ class OnlineFeatures:
     def __init__(
         self, inputs: Inputs, policy: Online, store: OnlineStore, timeout: float, on_down: OnOnlineDown, metrics: OnlineMetrics
     ) -> None:
-        self._store, self._timeout, self._on_down, self._metrics = store, timeout, on_down, metrics
+        self._inputs, self._store, self._timeout, self._on_down, self._metrics = inputs, store, timeout, on_down, metrics
         self._policies: Mapping[str, OnlinePolicy] = {"missing": policy.missing, "stale": policy.stale}
         self._defaults = [feature.default for feature in inputs.features]
         place_of = {feature.name: place for place, feature in enumerate(inputs.features)}
@@ -137,14 +137,14 @@ class OnlineFeatures:
                 view.fill(values, held.values)
             else:
                 self._stand_in(values, view, question, "stale" if state == "stale" else "missing", path)
-        return msgspec.structs.replace(question, values=tuple(values))
+        return msgspec.structs.replace(question, values=self._inputs.compute(values, question.request, path))
 
     def _stand_in(self, values: list[Any], view: _LookedUp, question: Question, state: Literal["missing", "stale"], path: str) -> None:
         policy = self._policies[state]
         if policy == "refuse":
-            told = describe(question.entities[view.entity])
             if state == "stale":
-                raise FeaturesDown(f"{path}entities.{view.view.entity}: what {view.view.name} has of {told} is older than {view.view.ttl}")
+                raise FeaturesDown(f"{path}entities.{view.view.entity}: what {view.view.name} has of it is older than {view.view.ttl}")
+            told = describe(question.entities[view.entity])
             known = f"one that {view.view.name} knows something about"
             raise BadRequest(f"{path}entities.{view.view.entity}", told, known, "correct it, or send the inputs that depend on it")
         for place, _ in view.places:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME, Signature
-from serving.inputs import Inputs
+from serving.inputs import EXPECTED, Inputs
 from serving.oip import OUTPUTS
 from serving.protocol import FLOAT32_MAX, MAX_ID_LENGTH, MAX_ROWS
 from serving.tensors import NUMBERS, TEXT
@@ -21,6 +21,7 @@ _STYLE = (
     "pre{background:#eee;padding:1em;overflow:auto}td,th{text-align:left;padding-right:2em}"
 )
 _TEXT = {"type": "string"}
+_EXAMPLES = {"float": 1.0, "string": "a", "timestamp": "2026-06-01T12:30:00Z"}
 _PLACE = {"type": "integer", "minimum": 0}
 
 
@@ -63,11 +64,13 @@ def page(signature: Signature, release: str) -> bytes:
     parts = [f"<h1>{html.escape(signature.model)} {html.escape(release)}</h1><p>{html.escape(found['info']['description'])}</p>"]
     parts.append("<table><tr><th>input<th>type<th>if left out</tr>")
     inputs = Inputs.of(signature)
-    looked_up = {field.name: f"{view.name} of {view.entity}" for view in inputs.views for field in view.fields}
+    instead = {field.name: f"{view.name} of {view.entity}" for view in inputs.views for field in view.fields}
+    instead |= {inputs.features[each.place].name: each.expression.text for each in inputs.computed}
     for feature in signature.inputs:
         kind = f"one of {', '.join(feature.categories)}; another is unknown" if feature.categories else "number"
-        source = looked_up.get(feature.name, f"entities.{feature.name}" if feature.name in inputs.optional else "")
+        source = instead.get(feature.name, f"entities.{feature.name}" if feature.name in inputs.optional else "")
         parts.append(f"<tr><td>{html.escape(feature.name)}<td>{html.escape(kind)} or null<td>{html.escape(source)}</tr>")
+    parts += [f"<tr><td>{html.escape(field.name)}<td>{html.escape(EXPECTED[field.type])}<td></tr>" for field in inputs.request]
     parts.append("</table><p>The same for programs: <a href='openapi.json'>openapi.json</a></p>")
     for path, methods in found["paths"].items():
         for method, operation in methods.items():
@@ -87,10 +90,13 @@ def _predict(signature: Signature) -> dict[str, Any]:
         "many rows": {"value": {"rows": [{"unit": "a", "inputs": inputs}, {"unit": "b", "inputs": inputs}]}},
     }
     whole = Inputs.of(signature)
+    own: dict[str, Any] = {name: value for name, value in inputs.items() if name not in whole.optional}
+    own |= {field.name: _EXAMPLES[field.type] for field in whole.request}
     if whole.entities:
         entities = {name: str(inputs.get(name, "a")) for name in whole.entities}
-        own = {name: value for name, value in inputs.items() if name not in whole.optional}
         examples["by its entities"] = {"value": {"unit": "a", "entities": entities, "inputs": own}}
+    elif whole.computed:
+        examples["by what the rest is computed from"] = {"value": {"unit": "a", "inputs": own}}
     body = {"oneOf": [{"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Rows"}]}
     answer = {"oneOf": [{"$ref": "#/components/schemas/Prediction"}, {"$ref": "#/components/schemas/Predictions"}]}
     return {
@@ -124,6 +130,8 @@ def _infer(signature: Signature) -> dict[str, Any]:
 def _schemas(model: str, inputs: Inputs) -> dict[str, Any]:
     number = {"type": ["number", "null"], "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
     kinds = {feature.name: {"type": ["string", "null"]} if feature.categories else number for feature in inputs.features}
+    said_of = {"float": number, "string": {"type": ["string", "null"]}, "timestamp": {"type": ["string", "null"], "format": "date-time"}}
+    kinds |= {field.name: said_of[field.type] for field in inputs.request}
     given = _object(kinds, required=[feature.name for feature in inputs.features if feature.name not in inputs.optional])
     tensor = _object(
         {

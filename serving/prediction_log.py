@@ -161,8 +161,12 @@ class PredictionLog:
 
     def _count_features(self, header: Header, table: Any) -> None:
         """What another release has left here is not of this one's features."""
-        if self._features is not None and (header.model, header.release) == (self._model, self._release):
+        if self._features is None or (header.model, header.release) != (self._model, self._release):
+            return
+        try:
             self._features.count(table)
+        except Exception:  # what is shipped must not be shipped again because it could not be counted
+            _log.exception("prediction log: features were not counted")
 
     def _try_write(self, frame: bytes, answers: int) -> Trouble | None:
         assert self._segment is not None  # without trouble there is one

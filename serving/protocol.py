@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.on_demand import RequestField
 from serving.errors import BadRequest
 from serving.inputs import Inputs
 
@@ -31,15 +32,22 @@ _MISSING: Any = object()
 Value = float | str | None | UnsetType
 """One input: a number, a category or nothing; ``UNSET`` as long as it is still to be looked up."""
 
+Said = float | str | datetime | None | UnsetType
+"""One request field."""
+
 
 class Question(msgspec.Struct, frozen=True, gc=False):
-    """One row to be scored. ``values`` are in the order of the signature's inputs, ``entities`` in that of :class:`Inputs`."""
+    """One row to be scored.
+
+    ``values`` are in the order of the signature's inputs, ``entities`` and ``request`` in that of :class:`Inputs`.
+    """
 
     request_id: str
     unit: str
     event_time: datetime | None
     values: tuple[Value, ...]
     entities: tuple[str | None, ...] = ()
+    request: tuple[Said, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -150,10 +158,13 @@ def _question(document: Mapping[str, Any], inputs: Inputs, headers: Headers, req
     given = _object(document.get("inputs", _MISSING), f"{path}inputs")
     absent = dict.fromkeys(inputs.optional, UNSET)
     values = tuple(_value(feature, given.get(feature.name, absent.get(feature.name, _MISSING)), path) for feature in inputs.features)
-    _known(given, [feature.name for feature in inputs.features], f"{path}inputs.")
+    request = [_said(field, given.get(field.name, UNSET), path) for field in inputs.request]
+    _known(given, [field.name for field in (*inputs.features, *inputs.request)], f"{path}inputs.")
     moment = event_time(document.get("event_time"), headers.replay, path)
-    values, entities = inputs.resolve(values, _entities(document, inputs, path), path) if inputs.entities else (values, ())
-    return Question(request_id, unit or headers.unit or request_id, moment, values, entities)
+    if inputs.are_all_sent:
+        return Question(request_id, unit or headers.unit or request_id, moment, values)
+    row = inputs.resolve(values, _entities(document, inputs, path), request, path)
+    return Question(request_id, unit or headers.unit or request_id, moment, row.values, row.entities, row.request)
 
 
 def _entities(document: Mapping[str, Any], inputs: Inputs, path: str) -> Mapping[str, str | None]:
@@ -186,17 +197,28 @@ def _value(feature: Feature, value: Any, path: str) -> Value:
     raise BadRequest(f"{path}inputs.{feature.name}", describe(value), expected, mend)
 
 
+def _said(field: RequestField, value: Any, path: str) -> Said:
+    if field.type == "timestamp":
+        return value if value is UNSET else moment(value, f"{path}inputs.{field.name}")
+    return _value(Feature(field.name, ("",) if field.type == "string" else ()), value, path)
+
+
 def event_time(text: Any, replay: bool, path: str) -> datetime | None:
     """The moment that a row is about; ``path`` is that of the row, for the error."""
+    field = f"{path}event_time"
+    if text is not None and not replay:
+        raise BadRequest(field, describe(text), "no event_time outside of replay mode", "leave it out: the present time counts")
+    return moment(text, field)
+
+
+def moment(text: Any, field: str) -> datetime | None:
+    """A time in UTC, None for null; ``field`` is where it stands, for the error."""
     if text is None:
         return None
-    field = f"{path}event_time"
-    if not replay:
-        raise BadRequest(field, describe(text), "no event_time outside of replay mode", "leave it out: the present time counts")
     try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None and moment.year in EVENT_YEARS:
-            return moment.astimezone(UTC)
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None and found.year in EVENT_YEARS:
+            return found.astimezone(UTC)
     except (TypeError, ValueError) as error:
         cause: Exception | None = error
     else:

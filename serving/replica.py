@@ -5,30 +5,35 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from msgspec import UNSET
 
 from mlops_assets.adapters.online_layout import read_version
-from mlops_assets.adapters.prediction_log import Answer, LoggedInput
-from mlops_assets.core.errors import BadData, DigestMismatch, MlopsError, NotReady
+from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, REQUEST_PREFIX, Answer, LoggedInput
+from mlops_assets.core.errors import BadData, DigestMismatch, MlopsError, NotReady, SpecError
 from mlops_assets.core.feature_views import View
 from mlops_assets.core.signature import Signature
 from mlops_assets.ports import ObjectStore
 from serving import model_file, oip, openapi, runtime
 from serving.configuration import Configuration
+from serving.errors import BadRequest
 from serving.exchange import EXCHANGES, InferExchange, PredictExchange
 from serving.group_commit import GroupCommit
 from serving.inputs import Inputs
 from serving.metrics import Metrics, Role
 from serving.online_features import OnlineFeatures, OnlineStore
 from serving.pace import measure
+from serving.pii import Concealment
 from serving.prediction_log import PredictionLog
-from serving.protocol import PredictRequest
+from serving.protocol import PredictRequest, Question
 from serving.runtime import Runtime
 from serving.scoring import ScoringQueue
 
@@ -39,6 +44,9 @@ PUBLISH_SECONDS = 0.25
 """How often a worker shows what it has to do: on the way of a request it would be a cost, and nobody scrapes more often."""
 
 _log = logging.getLogger(__name__)
+
+Answers = Callable[[PredictRequest, Role, Sequence[float], Sequence[bool], float], list[Answer]]
+"""The answers to a request, which took so many seconds, as they are logged."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Loaded:
     page: bytes
     log: PredictionLog
     commits: GroupCommit
+    answers: Answers
+    concealment: Concealment | None
 
 
 class Replica:
@@ -103,12 +113,23 @@ class Replica:
         while not self._stop.wait(PUBLISH_SECONDS):
             self.metrics.load.publish(self._loaded.queue.rows if self._loaded is not None else 0)
 
+    def told(self, error: BadRequest) -> BadRequest:
+        """What a caller is told is wrong: not the value of a field that the model marks ``pii``, since errors are kept in many places."""
+        return error if self._loaded is None or self._loaded.concealment is None else self._loaded.concealment.refusal(error)
+
+    def log_failure(self, error: Exception) -> None:
+        """Log a request that failed. Of a model with marked fields without what the error says, in which a value may stand."""
+        if self._loaded is None or self._loaded.concealment is None:
+            _log.error("a request failed", exc_info=error)
+        else:
+            _log.error("a request failed: %s at\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+
     def _load(self) -> None:
         began, delay = time.monotonic(), RETRY_SECONDS[0]
         while not self._stop.is_set():
             try:
                 self._loaded = self._try_load()
-            except (DigestMismatch, BadData) as error:
+            except (DigestMismatch, BadData, SpecError) as error:
                 self._reason = str(error)
                 _log.error("not ready, for good: %s", error)
                 return
@@ -136,9 +157,12 @@ class Replica:
         _log.info("%s %s: %s", told.model, told.release, pace.reason)
         inputs = Inputs.of(signature)
         logged = tuple(LoggedInput(feature.name, bool(feature.categories)) for feature in signature.inputs)
-        logged += tuple(LoggedInput(name, True, entity=True) for name in inputs.entities)
+        logged += tuple(LoggedInput(name, True, ENTITY_PREFIX) for name in inputs.entities)
+        logged += tuple(LoggedInput(field.name, field.type != "float", REQUEST_PREFIX) for field in inputs.request)
+        concealment = Concealment(signature, logged, told.pii_key) if signature.pii else None
         log = PredictionLog(
-            *(told.home, told.model, told.release, logged, self._objects, self.metrics.log, told.limits),
+            *(told.home, told.model, told.release, concealment.logged if concealment else logged),
+            *(self._objects, self.metrics.log, told.limits),
             durability=told.log_durability,
             on_full=told.on_log_full,
             features=self.metrics.describe(told.digest, signature),
@@ -155,6 +179,8 @@ class Replica:
             page=openapi.page(signature, told.release),
             log=log,
             commits=GroupCommit(log),
+            answers=_concealing(concealment) if concealment else answers_of,
+            concealment=concealment,
         )
 
     def _require_version(self, signature: Signature) -> None:
@@ -169,7 +195,8 @@ class Replica:
             found = read_version(self._objects, signature.features.service)
         except BadData as error:  # which is mended by others, and then the release is
             raise NotReady(str(error)) from error
-        differences = signature.features.differences(found) if found else ()
+        # what is computed from the request, the release brings itself
+        differences = signature.features.differences(replace(found, on_demand=signature.features.on_demand)) if found else ()
         if differences:
             raise NotReady(
                 f"the features of {signature.features.service} are not those of the release: {'; '.join(differences)}. Give changed "
@@ -201,7 +228,19 @@ def answers_of(request: PredictRequest, role: Role, scores: Sequence[float], dec
     return [
         Answer(
             *(question.request_id, question.unit, role, score, decision, took, now, question.event_time or now),
-            features=(*question.values, *question.entities) if question.entities else question.values,  # type: ignore[arg-type]
+            features=_logged(question),
         )
         for question, score, decision in zip(request.questions, scores, decisions, strict=True)
     ]
+
+
+def _logged(question: Question) -> tuple[Any, ...]:
+    """The inputs of a row, its entities, and what else it said."""
+    if not question.request:
+        return (*question.values, *question.entities) if question.entities else question.values
+    said = (None if value is UNSET else value.isoformat() if isinstance(value, datetime) else value for value in question.request)
+    return (*question.values, *question.entities, *said)
+
+
+def _concealing(concealment: Concealment) -> Answers:
+    return lambda *said: concealment.of(answers_of(*said))

@@ -15,9 +15,10 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import astuple
 
+from mlops_assets.core.on_demand import RequestField
 from serving import protocol
 from serving.inputs import Inputs
-from serving.protocol import FLOAT32_MAX, MAX_ID_LENGTH, MAX_ROWS, Headers, PredictRequest, Question, Value
+from serving.protocol import FLOAT32_MAX, MAX_ID_LENGTH, MAX_ROWS, Headers, PredictRequest, Question, Said, Value
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _Number = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
@@ -84,11 +85,17 @@ def _question(row: Any, inputs: Inputs, request_id: str, headers: Headers, path:
         protocol.require_same_unit(unit, headers, path)
     values: tuple[Value, ...] = astuple(row.inputs)
     moment = None if when is None or when is UNSET else protocol.event_time(when, headers.replay, path)
-    if not inputs.entities:
+    if inputs.are_all_sent:
         return Question(request_id, unit or headers.unit or request_id, moment, values)
-    told = () if row.entities is UNSET else zip(inputs.entities, astuple(row.entities), strict=True)
-    values, entities = inputs.resolve(values, {name: value for name, value in told if value is not UNSET}, path)
-    return Question(request_id, unit or headers.unit or request_id, moment, values, entities)
+    told = () if not inputs.entities or row.entities is UNSET else zip(inputs.entities, astuple(row.entities), strict=True)
+    own = len(inputs.features)
+    request = [_said(field, value, path) for field, value in zip(inputs.request, values[own:], strict=True)]
+    found = inputs.resolve(values[:own], {name: value for name, value in told if value is not UNSET}, request, path)
+    return Question(request_id, unit or headers.unit or request_id, moment, found.values, found.entities, found.request)
+
+
+def _said(field: RequestField, value: Any, path: str) -> Said:
+    return protocol.moment(value, f"{path}inputs.{field.name}") if field.type == "timestamp" and value is not UNSET else value
 
 
 def _decoder(inputs: Inputs) -> Callable[[bytes], Any]:
@@ -97,6 +104,7 @@ def _decoder(inputs: Inputs) -> Callable[[bytes], Any]:
     fields: list[tuple[str, Any, bool]] = [
         (feature.name, (str | None) if feature.categories else (_Number | None), feature.name in optional) for feature in inputs.features
     ]
+    fields += [(field.name, (_Number | None) if field.type == "float" else (str | None), True) for field in inputs.request]
     features = _struct("Inputs", fields)
     # UNSET and not None: null beside rows is as wrong there as anything else
     said: list[tuple[str, Any, Any]] = [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from serving import app, replica
+from serving import replica
 from serving.__main__ import main
 from serving.exchange import PredictExchange, PredictQuestion
 from serving.group_commit import GroupCommit
@@ -22,7 +22,7 @@ def without_log() -> None:
         pass
 
     GroupCommit.commit = at_once
-    replica.answers_of = app.answers_of = lambda *said: ()
+    replica.answers_of = lambda *said: ()
 
 
 def with_fdatasync() -> None:

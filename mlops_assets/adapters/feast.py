@@ -8,7 +8,7 @@ every answer.
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
 from importlib.util import find_spec
@@ -69,21 +69,24 @@ class FeastFeatureStore:
         definitions = feature_rows.load_definitions(features.transform)
         projection = definitions.projection(features.service)
         feature_rows.check_entities(features, projection, entities, timed=True)
-        if entities.empty:
-            nothing = pd.concat([feature_rows.empty(view) for view in projection], axis=1)
-            return feature_rows.assemble(features, entities, nothing[_fields(projection)])
+        if entities.empty or not projection:
+            nothing = feature_rows.beside_each_other([feature_rows.empty(view) for view in projection], len(entities))
+            return feature_rows.assemble(features, definitions, entities, nothing[_fields(projection)])
         with self._ready(features.transform, definitions) as store, self._lock.shared():
             found = store.get_historical_features(
                 entity_df=_entity_frame(projection, entities),
                 features=[f"{view.name}:{field.name}" for view in projection for field in view.fields],
             ).to_df()
-        return feature_rows.assemble(features, entities, found[_fields(projection)])
+        return feature_rows.assemble(features, definitions, entities, found[_fields(projection)])
 
-    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+    def newest(self, features: Features, until: datetime, entities: Mapping[str, str] | None = None) -> dict[str, datetime | None]:
         definitions = feature_rows.load_definitions(features.transform)
         with self._ready(features.transform, definitions), self._lock.shared():
             rows = {view.name: self._mirror.read(definitions.view(view.name)) for view in definitions.projection(features.service)}
-        return {view.name: feature_rows.newest_value(view, rows[view.name], until) for view in definitions.projection(features.service)}
+        return {
+            view.name: feature_rows.newest_value(view, feature_rows.of_entity(view, rows[view.name], entities), until)
+            for view in definitions.projection(features.service)
+        }
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
@@ -99,6 +102,8 @@ class FeastFeatureStore:
         definitions = feature_rows.load_definitions(features.transform)
         projection = definitions.projection(features.service)
         feature_rows.check_entities(features, projection, entities, timed=False)
+        if not projection:
+            return feature_rows.assemble(features, definitions, entities, feature_rows.beside_each_other([], len(entities)))
         keys = {view.entity: [_key(value) for value in entities[view.entity]] for view in projection}
         with self._ready(features.transform, definitions, mirrored=False) as store, self._lock.shared():
             answer = store.get_online_features(
@@ -106,7 +111,7 @@ class FeastFeatureStore:
                 entity_rows=[dict(zip(keys, row, strict=True)) for row in zip(*keys.values(), strict=True)],
             ).to_dict()
         values = pd.DataFrame({field.name: _typed(answer[field.name], field.type) for view in projection for field in view.fields})
-        return feature_rows.assemble(features, entities, values)
+        return feature_rows.assemble(features, definitions, entities, values)
 
     def version(self, features: Features) -> FeatureVersion:
         return feature_rows.load_definitions(features.transform).version(features.service)
@@ -200,6 +205,7 @@ def _feast_objects(definitions: FeatureDefinitions, mirror: Mirror) -> list[Any]
     services = [
         feast.FeatureService(
             name=service.name,
+            # on-demand views are not Feast's: its registry would keep their code as a pickle (ADR 29)
             features=[views[part.name][[field.name for field in part.fields]] for part in definitions.projection(service.name)],
         )
         for service in definitions.services

@@ -1,5 +1,6 @@
 """What both feature stores do alike: find a model's definitions, check rows, and put answers together."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from functools import cache
 from importlib import import_module
@@ -10,9 +11,11 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from mlops_assets.adapters import on_demand
 from mlops_assets.core.errors import BadData, NotFound, SpecError
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureService, View, code_hash
 from mlops_assets.core.model_spec import Features
+from mlops_assets.core.on_demand import OnDemandView
 
 T = TypeVar("T")
 _code_hash = cache(code_hash)
@@ -24,7 +27,7 @@ def load_definitions(transform: str) -> FeatureDefinitions:
 
     Raises:
         NotFound: if there is no such module.
-        SpecError: if it cannot be imported, or does not declare ``VIEWS`` and ``SERVICES``.
+        SpecError: if it cannot be imported, does not declare ``VIEWS`` and ``SERVICES``, or an expression of ``ON_DEMAND`` is wrong.
     """
     name = transform.partition(":")[0]
     try:
@@ -34,12 +37,14 @@ def load_definitions(transform: str) -> FeatureDefinitions:
     except Exception as error:  # the users' code may raise anything, and whatever it is belongs to this model
         raise SpecError(f"features.transform: module {name!r} raised {type(error).__name__}: {error}: mend it there") from error
     views, services = _declared(module, "VIEWS", View), _declared(module, "SERVICES", FeatureService)
+    computed = _declared(module, "ON_DEMAND", OnDemandView, default=())
+    on_demand.check_names(computed, frozenset(field.name for view in views for field in view.fields))
     source = Path(module.__file__).read_text() if module.__file__ else ""
-    return FeatureDefinitions(views, services, _code_hash(source))
+    return FeatureDefinitions(views, services, _code_hash(source), computed)
 
 
-def _declared(module: ModuleType, name: str, kind: type[T]) -> tuple[T, ...]:
-    found = getattr(module, name, None)
+def _declared(module: ModuleType, name: str, kind: type[T], default: tuple[T, ...] | None = None) -> tuple[T, ...]:
+    found = getattr(module, name, default)
     if not isinstance(found, tuple) or not all(isinstance(item, kind) for item in found):
         raise SpecError(f"{module.__name__}: got {name} = {found!r}, expected a tuple of {kind.__name__}: declare it there")
     return found
@@ -166,6 +171,11 @@ def latest(view: View, rows: pd.DataFrame, until: datetime) -> pd.DataFrame:
     return newest[list(view.columns)].sort_values(view.entity).reset_index(drop=True)
 
 
+def of_entity(view: View, rows: pd.DataFrame, entities: Mapping[str, str] | None) -> pd.DataFrame:
+    """The rows of one entity alone, if any are asked for."""
+    return rows if entities is None else rows[rows[view.entity] == entities.get(view.entity)]
+
+
 def newest_value(view: View, rows: pd.DataFrame, until: datetime) -> datetime | None:
     """Since when the newest value of the view has been valid that is known by ``until``. A row of nulls is none."""
     moment = pd.Timestamp(until)
@@ -191,21 +201,34 @@ def check_entities(features: Features, projection: tuple[View, ...], entities: p
         raise BadData(f"{EVENT_TIMESTAMP} must be a time with its zone, got {entities[EVENT_TIMESTAMP].dtype}: localize it to UTC")
 
 
-def assemble(features: Features, entities: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """The entity rows as they were given, beside them the values looked up; every input of the model must be among them.
+def assemble(features: Features, definitions: FeatureDefinitions, entities: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """The entity rows as they were given, beside them the values looked up and computed; every input of the model must be among them.
 
     Raises:
-        BadData: if an input is neither a field of the service nor a column of the entities.
+        BadData: if an input is neither a field of the service nor a column of the entities, or one cannot be computed from them.
     """
-    own = entities.drop(columns=[name for name in values if name in entities])
-    frame = pd.concat([own, values.set_axis(entities.index, axis=0)], axis=1)
+    frame = _beside(entities, values.set_axis(entities.index, axis=0))
+    computed = on_demand.computed(definitions.computed(features.service), frame)
+    frame = _beside(frame, computed)
     missing = [name for name in features.names if name not in frame]
     if missing:
         raise BadData(
             f"inputs {', '.join(missing)} are neither fields of service {features.service!r} nor columns of the rows asked for: "
             "add them to the service or to the events"
         )
+    numbers = [name for name in computed.select_dtypes("number") if name in {item.name for item in features.inputs if item.categories}]
+    if numbers and len(frame):
+        raise BadData(f"inputs {', '.join(numbers)} have categories, and are computed as numbers: write an expression that is a string")
     return frame
+
+
+def beside_each_other(values: list[pd.DataFrame], rows: int) -> pd.DataFrame:
+    """The values of some views as one frame of so many rows; without any view it has no columns."""
+    return pd.concat(values, axis=1) if values else pd.DataFrame(index=range(rows))
+
+
+def _beside(rows: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([rows.drop(columns=[name for name in values if name in rows]), values], axis=1)
 
 
 def utc_micro(times: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.model_spec import Column, Dataset
+from mlops_assets.core.pii import HIDDEN
 from mlops_assets.ports import ObjectInfo, ObjectStore
 
 _DTYPES = {
@@ -125,11 +126,18 @@ def _validated(raw: pd.DataFrame, key: str, dataset: Dataset) -> pd.DataFrame:
         validated: pd.DataFrame = schema(dataset).validate(raw[list(dataset.columns)], lazy=True)
     except SchemaErrors as error:
         failed = error.failure_cases.head(3)
-        cases = "; ".join(f"{row.column}: got {row.failure_case!r}, expected {row.check}" for row in failed.itertuples())
+        cases = "; ".join(
+            f"{row.column}: got {_shown(dataset, str(row.column), row.failure_case)}, expected {row.check}" for row in failed.itertuples()
+        )
         raise BadData(
             f"{key}: {len(error.failure_cases)} values break the schema, first {cases}: mend the file and land it again"
         ) from error
     return validated
+
+
+def _shown(dataset: Dataset, column: str, value: object) -> str:
+    declared = dataset.columns.get(column)
+    return HIDDEN if declared is not None and declared.pii else repr(value)
 
 
 def schema(dataset: Dataset):  # type: ignore[no-untyped-def]  # pandera is imported late, so its type cannot be named here

@@ -1,5 +1,6 @@
 """All adapters of the stack on this machine, together."""
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets import credentials
+from mlops_assets.core.pii import KEY_VARIABLE
 from mlops_assets.ports import FeatureStore, NoPager, Platform
 from mlops_assets.settings import Settings
 
@@ -59,4 +61,5 @@ def local_platform(settings: Settings | None = None) -> Platform:
         predictions=S3PredictionLog(objects),
         pace=settings.pace,
         pager=AlertmanagerPager(settings.alertmanager_url) if settings.alertmanager_url else NoPager(),
+        pii_key=os.environ.get(KEY_VARIABLE, ""),
     )

@@ -1,5 +1,6 @@
 """The in-memory twin of :mod:`mlops_assets.adapters.feast`: the same answers from pandas, without Feast."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 
 import pandas as pd
@@ -23,16 +24,19 @@ class MemoryFeatureStore:
             days[day] = written
 
     def as_of(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
-        projection = feature_rows.load_definitions(features.transform).projection(features.service)
+        definitions = feature_rows.load_definitions(features.transform)
+        projection = definitions.projection(features.service)
         feature_rows.check_entities(features, projection, entities, timed=True)
         times = feature_rows.utc_micro(entities[EVENT_TIMESTAMP])
         values = [_look_up(view, self._rows(view), entities[view.entity], times) for view in projection]
-        return feature_rows.assemble(features, entities, pd.concat(values, axis=1))
+        return feature_rows.assemble(features, definitions, entities, feature_rows.beside_each_other(values, len(entities)))
 
-    def newest(self, features: Features, until: datetime) -> dict[str, datetime | None]:
+    def newest(self, features: Features, until: datetime, entities: Mapping[str, str] | None = None) -> dict[str, datetime | None]:
         definitions = feature_rows.load_definitions(features.transform)
-        projection = definitions.projection(features.service)
-        return {view.name: feature_rows.newest_value(view, self._rows(definitions.view(view.name)), until) for view in projection}
+        rows = {view: self._rows(definitions.view(view.name)) for view in definitions.projection(features.service)}
+        return {
+            view.name: feature_rows.newest_value(view, feature_rows.of_entity(view, found, entities), until) for view, found in rows.items()
+        }
 
     def materialize(self, features: Features, until: datetime) -> int:
         definitions = feature_rows.load_definitions(features.transform)
@@ -44,14 +48,15 @@ class MemoryFeatureStore:
         return written
 
     def online(self, features: Features, entities: pd.DataFrame) -> pd.DataFrame:
-        projection = feature_rows.load_definitions(features.transform).projection(features.service)
+        definitions = feature_rows.load_definitions(features.transform)
+        projection = definitions.projection(features.service)
         feature_rows.check_entities(features, projection, entities, timed=False)
         values = []
         for view in projection:
             held = self._online.get(view.name, pd.DataFrame(columns=list(view.columns))).set_index(view.entity)
             found = held.reindex(entities[view.entity])[[field.name for field in view.fields]]
             values.append(found.reset_index(drop=True))
-        return feature_rows.assemble(features, entities, pd.concat(values, axis=1))
+        return feature_rows.assemble(features, definitions, entities, feature_rows.beside_each_other(values, len(entities)))
 
     def version(self, features: Features) -> FeatureVersion:
         return feature_rows.load_definitions(features.transform).version(features.service)

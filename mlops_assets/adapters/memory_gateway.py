@@ -10,7 +10,8 @@ import pandas as pd
 
 from mlops_assets.adapters.memory_deployments import MemoryDeployments, Predictor, SignedPredictor
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
-from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
+from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX, REQUEST_PREFIX
+from mlops_assets.adapters.pseudonyms import concealed
 from mlops_assets.core.errors import BadData, NotReady, Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
 from mlops_assets.core.model_spec import Feature
@@ -38,6 +39,7 @@ class MemoryGateway:
         clock: the time at which they are logged.
         latency_ms: how long a release takes to answer, in ms; counted, not waited for.
         names: of the gateways; each counts for itself.
+        pii_key: what releases hash marked fields with before they log them.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class MemoryGateway:
         clock: Clock,
         latency_ms: Callable[[str], float] = lambda release: 5.0,
         names: Sequence[str] = ("local",),
+        pii_key: str = "",
     ) -> None:
         self._deployments, self._log, self._clock, self.latency_ms = deployments, log, clock, latency_ms
+        self.pii_key = pii_key
         self._gateways = {name: _OneGateway(1, {}, {}) for name in names}
         self._down: set[str] = set()
         self._lock = threading.RLock()
@@ -136,7 +140,10 @@ class MemoryGateway:
         answered = status == OK
         if answered.any():
             threshold = predictor.signature.decision_threshold if isinstance(predictor, SignedPredictor) else 0.5
-            self._log.append(route.model, self._answers(rows[answered], route.model, release, role, score[answered], threshold, latency))
+            answers = self._answers(rows[answered], route.model, release, role, score[answered], threshold, latency)
+            if isinstance(predictor, SignedPredictor):
+                answers = concealed(answers, predictor.signature, self.pii_key)
+            self._log.append(route.model, answers)
         return status, score
 
     def _answers(
@@ -159,7 +166,7 @@ class MemoryGateway:
         for name in _features(rows):
             frame[FEATURE_PREFIX + name] = rows[name].to_numpy()
         for name in rows.columns:
-            if str(name).startswith(ENTITY_PREFIX):
+            if str(name).startswith((ENTITY_PREFIX, REQUEST_PREFIX)):
                 frame[name] = rows[name].to_numpy()
         return frame.astype({"logged_at": "datetime64[us, UTC]", "event_time": "datetime64[us, UTC]"})
 
@@ -205,7 +212,7 @@ def _require_columns(rows: pd.DataFrame) -> None:
 
 
 def _features(rows: pd.DataFrame) -> list[str]:
-    return [str(name) for name in rows.columns if name not in ROW_COLUMNS and not str(name).startswith(ENTITY_PREFIX)]
+    return [str(name) for name in rows.columns if name not in ROW_COLUMNS and not str(name).startswith((ENTITY_PREFIX, REQUEST_PREFIX))]
 
 
 def _score(predictor: Predictor, rows: pd.DataFrame) -> np.ndarray:

@@ -51,6 +51,11 @@ class MemoryPredictionLog:
         end = first + len(tables)
         return Predictions(rows, str(end) if end else "")
 
+    def find(self, model: str, request_id: str, since: datetime) -> pd.DataFrame:
+        rows = self.read(model).rows
+        found = rows[(rows["request_id"] == request_id) & (rows["logged_at"] >= since)]
+        return found.sort_values("logged_at", ascending=False, kind="stable").drop_duplicates(list(KEY_COLUMNS), ignore_index=True)
+
     def position(self, model: str, at: datetime | None = None) -> str:
         with self._lock:
             tables = self._tables.get(model, [])

@@ -22,9 +22,10 @@ from mlops_assets.core.errors import BadData
 from mlops_assets.ports import Clock, ObjectInfo, ObjectStore, Predictions
 
 if TYPE_CHECKING:  # pyarrow costs a serving process 60 MB, which it pays when it ships and not before
+    import pandas as pd
     import pyarrow as pa
 
-FEATURE_PREFIX, ENTITY_PREFIX = "feature__", "entity__"
+FEATURE_PREFIX, ENTITY_PREFIX, REQUEST_PREFIX = "feature__", "entity__", "request__"
 KEY_COLUMNS = ("request_id", "release", "role")
 TOMBSTONE = b""
 """What a shipper leaves under a name that it gave up: an upload still under way can no longer take it."""
@@ -56,15 +57,18 @@ class Answer(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class LoggedInput:
-    """A feature as it is logged, or an entity by which features were looked up: a category's column holds strings, any other's numbers."""
+    """A feature as it is logged, an entity by which features were looked up, or a request field from which they were computed.
+
+    The column of a ``category`` holds strings, any other's numbers.
+    """
 
     name: str
     category: bool
-    entity: bool = False
+    prefix: str = FEATURE_PREFIX
 
     @property
     def column(self) -> str:
-        return (ENTITY_PREFIX if self.entity else FEATURE_PREFIX) + self.name
+        return self.prefix + self.name
 
 
 def object_key(model: str, shipped_at: datetime, release: str, replica: str, sequence: int) -> str:
@@ -183,6 +187,23 @@ class S3PredictionLog:
         times = [shipped_at(entry.key) for entry in listed if entry.size > len(TOMBSTONE)]
         return max((at for at in times if at > since), default=None)
 
+    def find(self, model: str, request_id: str, since: datetime) -> pd.DataFrame:
+        """The answers to a request that were shipped since a time. The newest files are read first, and no more of them than it takes.
+
+        Those who answer the same request, and a copy of it, do so at about the same time, and an answer is never shipped before it was
+        logged: so once one is found, only files count that were shipped later than a little before that.
+        """
+        found: list[pa.Table] = []
+        earliest: datetime | None = None
+        for entry in reversed(self._objects.list(_prefix(model), after=_place(model, since.astimezone(UTC).strftime(_STAMP)))):
+            if earliest is not None and shipped_at(entry.key) < earliest - self._settle:
+                break
+            if entry.size > len(TOMBSTONE) and (answers := _of_request(self._objects.get(entry.key), entry.key, request_id)) is not None:
+                found.append(answers)
+                earliest = min([*answers["logged_at"].to_pylist(), *([earliest] if earliest else [])])
+        rows: pd.DataFrame = _concatenate(found, None).to_pandas().drop_duplicates(list(KEY_COLUMNS), ignore_index=True)
+        return rows
+
     def _advance(self, model: str, position: _Position, listed: Sequence[ObjectInfo]) -> _Position:
         if not listed:
             return position
@@ -238,6 +259,16 @@ def _read(data: bytes, key: str, columns: Sequence[str] | None) -> pa.Table:
         return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])
     except pa.ArrowException as error:
         raise BadData(f"object {key!r}: got no Parquet file ({error}): remove it, or restore it") from error
+
+
+def _of_request(data: bytes, key: str, request_id: str) -> pa.Table | None:
+    """A file's answers to a request; None if it has none. Only the column of ids is read of most files."""
+    import pyarrow.compute as pc
+
+    if not pc.any(pc.equal(_read(data, key, ("request_id",))["request_id"], request_id)).as_py():
+        return None
+    table = _read(data, key, None)
+    return table.filter(pc.equal(table["request_id"], request_id))
 
 
 def _concatenate(tables: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:

@@ -27,6 +27,9 @@ _STOPS = 3
 _STOP_SECONDS = int(GATEWAY_TIMEOUT.total_seconds()) + 7
 """What is under way may be answered, and the prediction log is shipped for five seconds at most."""
 
+_REMOVED_SECONDS = 2.0
+"""What ended is removed within, if whoever stopped it is alive."""
+
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
 
 
@@ -51,19 +54,26 @@ class SupervisedDeployments:
     def start(self, model: str, release: str, digest: str, serving: Serving | None) -> None:
         """Run this release; harmless if it runs. Other ``serving`` takes effect when a release is started after a stop.
 
+        One that somebody else is stopping is waited for, and started again.
+
         Raises:
             Unavailable: if supervisord does not answer, or no port is free.
             BadData: if supervisord cannot read a file in its folder.
         """
         name, file = _name(model, release), self._file(model, release)
-        with self._locked():
-            if not file.exists():
-                self._write(model, release, digest, serving or Serving())
-            known = self._supervisor.process(name)
-            if known is None:
-                self._supervisor.add(name)
-            elif known["statename"] in _STOPPED:
-                self._supervisor.ensure_started(name)
+        for _ in range(_STOPS):
+            with self._locked():
+                if not file.exists():
+                    self._write(model, release, digest, serving or Serving())
+                known = self._supervisor.process(name)
+                if known is None:
+                    self._supervisor.add(name)
+                elif known["statename"] in _STOPPED:
+                    self._supervisor.ensure_started(name)
+            if known is None or known["statename"] != "STOPPING":
+                return
+            self._wait_while_leaving(name)
+        raise Unavailable(f"{release} of {model} is stopped whenever it is started: see who does so, then 'mlops status'")
 
     def stop(self, model: str, release: str) -> None:
         """Drain (TERM, then as long as a gateway waits for an answer and seven seconds) and end this release; harmless if it does not run.
@@ -87,6 +97,13 @@ class SupervisedDeployments:
         """Wait for a release that somebody else is stopping: supervisord answers at once then, and not when it has ended."""
         deadline = time.monotonic() + _STOP_SECONDS
         while (info := self._supervisor.process(name)) and info["statename"] == "STOPPING" and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _wait_while_leaving(self, name: str) -> None:
+        """Wait for a release that somebody else is stopping until he has removed it: one that is started before that he stops again."""
+        self._wait_while_stopping(name)
+        deadline = time.monotonic() + _REMOVED_SECONDS
+        while self._supervisor.process(name) is not None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
 
     def running(self, model: str) -> Sequence[Deployment]:

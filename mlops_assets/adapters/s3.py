@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
 from mlops_assets.adapters.codec import decode_policy, encode_policy
 from mlops_assets.core.errors import AlreadyExists, BadData, MlopsError, NotFound, StalePolicy, Unavailable
@@ -193,6 +194,18 @@ class S3PolicyStore:
         """The models that have a policy, sorted."""
         listed = self._objects.list(f"{POLICY_BUCKET}/")
         return tuple(entry.key.removeprefix(f"{POLICY_BUCKET}/").removesuffix(".json") for entry in listed if entry.key.endswith(".json"))
+
+    def swaps(self) -> bool:
+        """Whether the store heeds ``If-Match``; without it two who change a policy at once overwrite each other. Leaves nothing behind."""
+        key = f"{POLICY_BUCKET}/.probe-{uuid4().hex}"
+        self._objects.put(key, b"first")
+        try:
+            self._s3.call("put_object", key, Key=_split(key)[1], Body=b"second", IfMatch='"0"')
+        except _PreconditionFailed:
+            return True
+        finally:
+            self._objects.delete(key)
+        return False
 
     def _read(self, model: str) -> tuple[Policy, str]:
         key = policy_key(model)

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.adapters import landing, tables
+from mlops_assets.adapters import feature_rows, landing, tables
 from mlops_assets.assets import feature_statistics, keys
 from mlops_assets.assets.data_checks import (
     feature_schema_check,
@@ -14,6 +14,7 @@ from mlops_assets.assets.data_checks import (
     leakage_check,
     null_rate_check,
     parity_check,
+    require_request_columns,
     schema_check,
     volume_check,
 )
@@ -59,11 +60,15 @@ def _dataset_asset(spec: ModelSpec, name: str, dataset: Dataset) -> dg.AssetsDef
 
 
 class TrainingSetConfig(dg.Config):
-    """What a training is asked for. ``as_of`` is a data time (ISO); by default the end of the newest day of events."""
+    """What a training is asked for. ``as_of`` is a data time (ISO); by default the end of the newest day of events.
+
+    ``cause`` is where a person finds the reason: of drift the report's address, by hand a ticket's.
+    """
 
     as_of: str | None = None
     gate: str | None = None
     trigger: str = "manual"
+    cause: str = ""
 
 
 def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -95,6 +100,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             feature_hash=platform.features.version(spec.features).hash,
             trigger=config.trigger,
             gate=config.gate or spec.gates.default,  # type: ignore[arg-type]
+            cause=config.cause,
         )
         return dg.MaterializeResult(
             value=document,
@@ -105,6 +111,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "positive_rate": float(training[spec.label.column].mean()),
                 "as_of": dg.MetadataValue.timestamp(as_of),
                 "trigger": config.trigger,
+                **cause_metadata(config.cause),
                 "gate": document.gate,
                 "feature_hash": document.feature_hash,
                 "training_digest": parts[0],
@@ -115,6 +122,13 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return training_set
+
+
+def cause_metadata(cause: str) -> dict[str, dg.MetadataValue]:
+    """A link where the cause is an address, else a text; nothing without a cause."""
+    if not cause:
+        return {}
+    return {"cause": dg.MetadataValue.url(cause) if cause.startswith(("http://", "https://")) else dg.MetadataValue.text(cause)}
 
 
 def _online_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -152,6 +166,7 @@ def labelled_rows(platform: Platform, spec: ModelSpec, as_of: datetime) -> pd.Da
     An event without a label by then (a cancelled flight, say) is not among them: it is neither a yes nor a no. Of an event or label that
     was corrected, the version counts that was known at ``as_of``.
     """
+    require_request_columns(spec, platform.features.version(spec.features))
     newest = as_of - spec.label.horizon
     oldest = newest - spec.holdout.window - spec.training.window
     datasets = read_datasets(platform, spec, oldest.date(), as_of.date(), known_by=as_of)
@@ -200,9 +215,12 @@ def _ingest_metadata(landed: Sequence[landing.Landed]) -> dict[str, dg.MetadataV
 
 def _summaries_of_inputs(spec: ModelSpec, training: pd.DataFrame) -> list[feature_statistics.Summary]:
     """What the model's inputs are like, each beside the view that it comes from, or the events."""
-    origin = {field.name: view.name for view in views_of(spec) for field in view.fields}
+    version = feature_rows.load_definitions(spec.features.transform).version(spec.features.service)
+    origin = {field.name: view.name for view in (*version.views, *version.on_demand) for field in view.fields}
     return [
-        feature_statistics.summarize(origin.get(feature.name, "events"), feature.name, training[feature.name], bool(feature.categories))
+        feature_statistics.summarize(
+            origin.get(feature.name, "events"), feature.name, training[feature.name], bool(feature.categories), feature.name in spec.pii
+        )
         for feature in spec.features.inputs
     ]
 

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.adapters import landing
+from mlops_assets.adapters.expressions import Expression
 from mlops_assets.assets.reading import nullable
 from mlops_assets.assets.verdicts import check_result, table
 from mlops_assets.core.comparison import auc
-from mlops_assets.core.feature_views import View
+from mlops_assets.core.errors import SpecError
+from mlops_assets.core.feature_views import FeatureVersion, View
 from mlops_assets.core.freshness import freshness, summarize
 from mlops_assets.core.model_spec import Dataset, ModelSpec
 from mlops_assets.core.signature import encode
@@ -107,3 +109,24 @@ def freshness_check(asset: dg.AssetKey, views: Sequence[View], newest: Mapping[s
 
 def _same(left: pd.Series, right: pd.Series) -> bool:
     return compare({"": nullable(left)}, {"": nullable(right)})[0].differing == 0
+
+
+def require_request_columns(spec: ModelSpec, version: FeatureVersion) -> None:
+    """See that events have what requests will say, and that a server will know what the expressions name.
+
+    Raises:
+        SpecError: if not.
+    """
+    events, label = spec.data.datasets["events"].columns, spec.label.column
+    for view in version.on_demand:
+        absent = [item.name for item in view.request if item.name not in events or item.name == label]
+        if absent:
+            raise SpecError(
+                f"{view.name}: {', '.join(absent)} is said by requests, but is no column of events beside the label "
+                f"({', '.join(events)}): add it to data.datasets.events"
+            )
+        said = {item.name for item in view.request} | set(spec.features.names)
+        for item in view.fields:
+            unknown = [name for name in Expression(item.expression).names if name not in said]
+            if unknown:
+                raise SpecError(f"{view.name}:{item.name} names {', '.join(unknown)}, which no input is: add it to features.inputs")

@@ -1,6 +1,7 @@
 """The small typed documents that assets hand to each other, and how they are kept: as JSON in the object store."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import dagster as dg
@@ -19,6 +20,7 @@ class TrainingSet:
         trigger: why a training was asked for: ``new_data``, ``features`` (their definitions changed), ``drift``, ``schedule`` or
             ``manual``.
         gate: the gate policy under which the release will be judged.
+        cause: where a person finds what asked for the training, such as the address of a drift report.
     """
 
     digest: str
@@ -30,16 +32,20 @@ class TrainingSet:
     feature_hash: str
     trigger: str
     gate: GatePolicy
+    cause: str = ""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A training run and its export, which lies in the object store under its digest; and what the features of the views add to it."""
+    """A training run and its export, which lies in the object store under its digest; what the features of the views add to it, and by
+    which code it was made.
+    """
 
     run_id: str
     digest: str
     training_set: TrainingSet
     history: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 @dg.io_manager(required_resource_keys={"platform"})

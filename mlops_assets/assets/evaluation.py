@@ -9,9 +9,9 @@ import numpy as np
 from mlops_assets.adapters import holdout_scores, tables
 from mlops_assets.adapters.codec import encode_gate_evidence
 from mlops_assets.adapters.onnx_model import OnnxModel
-from mlops_assets.assets.training import HISTORY_TAG, blocks_of, matrix_of
+from mlops_assets.assets.training import CAUSE_TAG, HISTORY_TAG, TRIGGER_TAG, blocks_of, matrix_of
 from mlops_assets.core import gates, ledger
-from mlops_assets.core.certificate import certificate
+from mlops_assets.core.certificate import certificate, trained_because
 from mlops_assets.core.errors import AlreadyExists
 from mlops_assets.core.floors import Footprint
 from mlops_assets.core.gate_spec import GatePolicy
@@ -63,7 +63,8 @@ def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | 
     data = encode_gate_evidence(kept)
     key = evidence_key(spec.name, data)
     platform.objects.create(key, data)
-    page = certificate(spec.name, release, champion, holdout, answer.result, answer.looks, info.tags.get(HISTORY_TAG))
+    origin = trained_because(info.tags.get(TRIGGER_TAG, "manual"), info.tags.get(CAUSE_TAG, ""))
+    page = certificate(spec.name, release, champion, holdout, answer.result, answer.looks, info.tags.get(HISTORY_TAG), origin)
     return Evaluation(answer.result, page, key)
 
 

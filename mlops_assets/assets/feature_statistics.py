@@ -26,16 +26,16 @@ class Summary:
     top: str | None = None
 
 
-def summarize(view: str, feature: str, values: pd.Series, is_text: bool) -> Summary:
-    """What the values of a feature are like; what none of them tells is ``None``."""
+def summarize(view: str, feature: str, values: pd.Series, is_text: bool, is_hidden: bool = False) -> Summary:
+    """What the values of a feature are like; what none of them tells is ``None``. Of a hidden one no value of anybody is told."""
     known = values.dropna()
     null_rate = 1 - len(known) / len(values) if len(values) else None
     if is_text:
         counts = known.astype(str).value_counts()
-        first = min(counts.index[counts == counts.max()], default=None)
+        first = None if is_hidden else min(counts.index[counts == counts.max()], default=None)
         return Summary(view, feature, len(values), null_rate, distinct=len(counts), top=first)
     numbers = known.to_numpy(dtype=float)
-    if not len(numbers):
+    if is_hidden or not len(numbers):
         return Summary(view, feature, len(values), null_rate)
     with np.errstate(invalid="ignore"):  # of infinite values
         std = np.std(numbers, ddof=1) if len(numbers) > 1 else math.nan

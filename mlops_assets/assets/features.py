@@ -32,7 +32,7 @@ def build_features_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         for day, views in days.items():
             for view, rows in views.items():
                 platform.features.write(view, day, rows, settled, transform)
-            context.add_asset_metadata(_metadata_of_views(views), partition_key=day.isoformat())
+            context.add_asset_metadata(_metadata_of_views(spec, views), partition_key=day.isoformat())
         return dg.MaterializeResult(metadata={"settled_until": dg.MetadataValue.timestamp(settled)})
 
     return features
@@ -51,10 +51,13 @@ def transformed(platform: Platform, spec: ModelSpec, days: Sequence[date]) -> di
     return found
 
 
-def _metadata_of_views(views: Mapping[View, pd.DataFrame]) -> dict[str, object]:
+def _metadata_of_views(spec: ModelSpec, views: Mapping[View, pd.DataFrame]) -> dict[str, object]:
     """How many rows became known, and what their values are like."""
     summaries = []
     for view, rows in views.items():
         values = rows.reindex(columns=[field.name for field in view.fields])
-        summaries += [feature_statistics.summarize(view.name, f.name, values[f.name], f.type == "string") for f in view.fields]
+        summaries += [
+            feature_statistics.summarize(view.name, field.name, values[field.name], field.type == "string", field.name in spec.pii)
+            for field in view.fields
+        ]
     return {**{f"rows_{view.name}": len(rows) for view, rows in views.items()}, "statistics": feature_statistics.table(summaries)}

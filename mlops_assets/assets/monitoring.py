@@ -7,6 +7,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from mlops_assets.adapters.pseudonyms import readable
 from mlops_assets.assets import keys
 from mlops_assets.assets.reading import nullable
 from mlops_assets.assets.training import SCORE, baseline_key
@@ -53,9 +54,8 @@ def _drift_report(spec: ModelSpec) -> dg.AssetsDefinition:
             raise NotFound(f"{spec.name} has no release in production, so there is nothing to watch: promote one first")
         base = Baseline.from_json(platform.objects.get(baseline_key(spec.name, policy.champion)).decode())
         served = served_window(platform, spec)
-        current = profile(base.profile, matrix_with_scores(spec, served.rows))
-        watched = [name for name in spec.features.names if name not in spec.drift.ignore]
-        features, scores = (judge(base, current, spec.drift, served.span, names) for names in (watched, [SCORE]))
+        current = profile(base.profile, matrix_with_scores(spec, readable(served.rows, spec, platform.pii_key)))
+        features, scores = (judge(base, current, spec.drift, served.span, names) for names in (spec.watched, [SCORE]))
         ranked = rank(base, current, (*features, *scores))
         return dg.MaterializeResult(
             metadata={

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
 from mlops_assets.assets.evaluation import evaluate, gate_verdict
 from mlops_assets.assets.plots import trajectory_plot
-from mlops_assets.assets.training import matrix_of
+from mlops_assets.assets.smoke import smoke_test_of
 from mlops_assets.assets.verdicts import check_result, figures
+from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move
 from mlops_assets.core.errors import NotReady
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.core.parity import compare
 from mlops_assets.core.policy import Author, Change, Policy
 from mlops_assets.core.verdict import Outcome, Verdict
 from mlops_assets.ports import Platform
@@ -25,7 +24,6 @@ from mlops_assets.rollout import (
     GATE_TAG,
     advance_canary,
     begin_canary,
-    change,
     decide_now,
     keep_hold,
     leave,
@@ -33,8 +31,6 @@ from mlops_assets.rollout import (
 )
 
 BY_HAND = "operator (Dagster UI)"
-SMOKE_ROWS = 200
-"""How many holdout rows the smoke test sends."""
 
 
 class ActionConfig(dg.Config):
@@ -256,12 +252,7 @@ def smoke_test(platform: Platform, spec: ModelSpec, release: str, digest: str) -
         deployment = platform.deployments.wait_ready(spec.name, release, spec.serving.ready_within.total_seconds())
     except NotReady as error:
         return Verdict("smoke_test", Outcome.FAIL, None, None, str(error))
-    info = platform.registry.release(spec.name, release)
-    rows = tables.read_set(platform.objects, spec.name, info.tags["holdout"]).head(SMOKE_ROWS)
-    expected = onnx_export.score(platform.objects.get(info.uri), matrix_of(spec, rows))
-    inputs = rows[list(spec.features.names)].astype(object).where(rows[list(spec.features.names)].notna(), None)
-    answered = platform.deployments.predict(deployment, inputs.to_dict("records"))
-    return compare(expected, answered, spec.label.decision_threshold)
+    return smoke_test_of(platform, spec.name, release).ask(platform, deployment)
 
 
 def _release_spec(spec: ModelSpec, noun: str, upstream: str, description: str) -> dg.AssetSpec:

@@ -18,9 +18,11 @@ from mlops_assets.assets import keys
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
 from mlops_assets.assets.reading import load, nullable, views_of
 from mlops_assets.assets.verdicts import check_result
+from mlops_assets.changes import change
 from mlops_assets.core import parity
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
+from mlops_assets.core.certificate import trained_because
 from mlops_assets.core.comparison import auc
 from mlops_assets.core.errors import MlopsError, SpecError, TrainingFailed
 from mlops_assets.core.history import added_by_history, without_history
@@ -32,13 +34,15 @@ from mlops_assets.core.signature import Signature, encode, ranges_of
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Estimator, Platform, TrainingRun, model_key
 from mlops_assets.provenance import provenance
-from mlops_assets.rollout import change
 
 SCORE = "score"
 """The name of the score's column in a baseline, beside the features."""
 
 HISTORY_TAG = "history"
 """The tag of a release that tells what the features of the views add to it."""
+
+TRIGGER_TAG, CAUSE_TAG = "trigger", "cause"
+"""The tags of a release, and of its training run, that tell why it was trained, and where a person finds that."""
 
 MOST_OF_A_TAG = 1000
 """Characters: an error of user code may be of any length."""
@@ -95,8 +99,10 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         hyperparameters = {**spec.training.hyperparameters, **config.hyperparameters}
         training = tables.read_set(platform.objects, spec.name, training_set.training)
         holdout = tables.read_set(platform.objects, spec.name, training_set.holdout)
-        ranges = ranges_of(spec.features.inputs, matrix_of(spec, training))
-        expected, started = replace(signature(platform, spec, training_set), ranges=ranges), time.monotonic()
+        expected, started = signature(platform, spec, training_set), time.monotonic()
+        # The least and the greatest value of a marked field may be somebody's.
+        ranges = {n: r for n, r in ranges_of(spec.features.inputs, matrix_of(spec, training)).items() if n not in expected.pii}
+        expected = replace(expected, ranges=ranges)
         estimator = fit(spec, training, hyperparameters)
         seconds = time.monotonic() - started
         exported = onnx_export.export(estimator, expected)
@@ -106,13 +112,14 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         history = value_of_history(spec, training, holdout, exported, hyperparameters)
         metrics = holdout_metrics(spec, exported, holdout) | history.metrics
         metrics |= {"training_seconds": seconds, "training_rows": float(len(training))}
+        made_by = provenance()
         run_id = platform.registry.log_run(
-            training_run(spec, training_set, hyperparameters, digest, metrics, context.run.run_id), {"model.onnx": exported}
+            training_run(spec, training_set, hyperparameters, digest, metrics, context.run.run_id, made_by), {"model.onnx": exported}
         )
         yield dg.MaterializeResult(asset_key=model, metadata={"mlflow_run": run_id, **history.shown, **metrics})
         yield dg.MaterializeResult(
             asset_key=onnx_model,
-            value=TrainedModel(run_id, digest, training_set, history.told),
+            value=TrainedModel(run_id, digest, training_set, history.told, made_by),
             data_version=dg.DataVersion(digest),
             metadata={"sha256": digest, "bytes": len(exported), "mlflow_run": run_id},
         )
@@ -141,7 +148,9 @@ def _registered_model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         platform.objects.create(model_key(spec.name, info.release), exported)
         platform.objects.create(baseline_key(spec.name, info.release), training_baseline(platform, spec, onnx_model, exported))
         stored = hashlib.sha256(platform.objects.get(model_key(spec.name, info.release))).hexdigest()
-        author = Author("registered_model", f"trained because of {onnx_model.training_set.trigger}", context.run.run_id)
+        author = Author(
+            "registered_model", trained_because(onnx_model.training_set.trigger, onnx_model.training_set.cause), context.run.run_id
+        )
         if stored == info.digest:
             announce(context, spec, info.release, onnx_model)
             change(platform, spec.name, lambda policy: register(policy, info.release, info.digest, author, platform.clock()))
@@ -187,7 +196,7 @@ def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) ->
 
     Raises:
         TrainingFailed: if the definitions of the features are not those of the training set any more.
-        SpecError: if a default is to stand in for an input that has none.
+        SpecError: if a default is to stand in for an input that has none, or a number that a request says is to be hashed.
     """
     version = platform.features.version(spec.features)
     if version.hash != training_set.feature_hash:
@@ -202,6 +211,11 @@ def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) ->
             f"features.online: a default is to stand in, and {', '.join(without)} has none: give each a default under features.inputs, "
             'or write "null" or refuse'
         )
+    numbers = [
+        item.name for view in version.on_demand for item in view.request if item.type == "float" and spec.pii.get(item.name) == "hash"
+    ]
+    if numbers:
+        raise SpecError(f"the request field {numbers[0]!r} is a number and marked pii: hash: write pii: drop at its column of events")
     return Signature(
         model=spec.name,
         inputs=spec.features.inputs,
@@ -210,6 +224,7 @@ def signature(platform: Platform, spec: ModelSpec, training_set: TrainingSet) ->
         training_set=training_set.digest,
         features=version,
         online=spec.features.online,
+        pii=spec.pii,
     )
 
 
@@ -278,7 +293,13 @@ def score_natively(spec: ModelSpec, estimator: Estimator, rows: pd.DataFrame) ->
 
 
 def training_run(
-    spec: ModelSpec, training_set: TrainingSet, hyperparameters: Mapping[str, Any], digest: str, metrics: dict[str, float], dagster_run: str
+    spec: ModelSpec,
+    training_set: TrainingSet,
+    hyperparameters: Mapping[str, Any],
+    digest: str,
+    metrics: dict[str, float],
+    dagster_run: str,
+    made_by: Mapping[str, str],
 ) -> TrainingRun:
     """What MLflow keeps of a training. Its key makes a second log of the same training find the first."""
     identity = json.dumps([training_set.digest, digest, spec.training.trainer, hyperparameters, dagster_run], sort_keys=True)
@@ -288,7 +309,9 @@ def training_run(
         "trainer": spec.training.trainer,
         "dagster_run": dagster_run,
         "feature_hash": training_set.feature_hash,
-        **provenance(),
+        TRIGGER_TAG: training_set.trigger,
+        **_cause(training_set),
+        **made_by,
     }
     return TrainingRun(spec.name, training_set.digest, {**hyperparameters, "seed": spec.training.seed}, metrics, tags)
 
@@ -301,10 +324,16 @@ def release_tags(trained: TrainedModel) -> dict[str, str]:
         "training_set": training_set.digest,
         "holdout": training_set.holdout,
         "gate": training_set.gate,
-        "trigger": training_set.trigger,
+        TRIGGER_TAG: training_set.trigger,
+        **_cause(training_set),
         "as_of": training_set.as_of.isoformat(),
         "feature_hash": training_set.feature_hash,
+        **trained.provenance,
     }
+
+
+def _cause(training_set: TrainingSet) -> dict[str, str]:
+    return {CAUSE_TAG: training_set.cause[:MOST_OF_A_TAG]} if training_set.cause else {}
 
 
 def training_baseline(platform: Platform, spec: ModelSpec, trained: TrainedModel, exported: bytes) -> bytes:

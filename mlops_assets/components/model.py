@@ -7,8 +7,10 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mlops_assets.assets.data import build_data_assets
+from mlops_assets.assets.drill import build_drill_asset
 from mlops_assets.assets.monitoring import build_monitoring_assets
 from mlops_assets.assets.release import build_release_assets
+from mlops_assets.assets.report import build_report_asset
 from mlops_assets.assets.skew import build_skew_asset
 from mlops_assets.assets.slo import build_slo_asset
 from mlops_assets.assets.training import build_training_assets
@@ -54,6 +56,8 @@ def model_definitions(spec: ModelSpec) -> dg.Definitions:
             *build_monitoring_assets(spec),
             build_skew_asset(spec),
             build_slo_asset(spec),
+            build_drill_asset(spec),
+            build_report_asset(spec),
         ],
         asset_checks=build_checks(spec),
         schedules=build_schedules(spec),

@@ -6,6 +6,15 @@ from mlops_assets.core.gates import GateResult
 from mlops_assets.core.ledger import Look
 
 
+def trained_because(trigger: str, cause: str = "") -> str:
+    """Why a release was trained, with where a person finds it.
+
+    >>> trained_because("drift", "http://127.0.0.1:4000/assets/a/drift_report")
+    'trained because of drift: http://127.0.0.1:4000/assets/a/drift_report'
+    """
+    return f"trained because of {trigger}" + (f": {cause}" if cause else "")
+
+
 def certificate(
     model: str,
     challenger: str,
@@ -14,8 +23,11 @@ def certificate(
     result: GateResult,
     looks: Sequence[Look] = (),
     history: str | None = None,
+    origin: str | None = None,
 ) -> str:
-    """What was concluded, from which figures, and what this holdout was asked before; and, if told, what the features of the views add."""
+    """What was concluded, from which figures, and what this holdout was asked before; and, if told, what the features of the views add, and
+    why the release was trained.
+    """
     lines = [
         f"# {model} {challenger}: {result.outcome.value}",
         "",
@@ -29,7 +41,8 @@ def certificate(
         value = "" if verdict.value is None else f"{verdict.value:.4f}"
         threshold = "" if verdict.threshold is None else f"{verdict.threshold:.4f}"
         lines.append(f"| {verdict.name} | {verdict.outcome.value} | {value} | {threshold} | {verdict.reason} |")
-    notes = [*([f"History: {history}."] if history else []), *_on_comparison(result), *_on_looks(result, looks)]
+    told = [*([f"It was {origin}"] if origin else []), *([f"History: {history}."] if history else [])]
+    notes = [*told, *_on_comparison(result), *_on_looks(result, looks)]
     return "\n".join([*lines, *(line for note in notes for line in ("", note))]) + "\n"
 
 

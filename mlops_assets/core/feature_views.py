@@ -1,19 +1,25 @@
 """What a feature view is, said once and without Feast: both feature stores, Feast's and the one in memory, are built from it.
 
-A model's feature module (that of ``features.transform``) declares ``VIEWS`` and ``SERVICES`` in these classes.
+A model's feature module (that of ``features.transform``) declares ``VIEWS``, ``SERVICES`` and, if anything is computed from the request,
+``ON_DEMAND`` in these classes and in :class:`mlops_assets.core.on_demand.OnDemandView`.
 """
 
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mlops_assets.core.errors import NotFound, SpecError
+from mlops_assets.core.on_demand import OnDemandView
 
 FieldType = Literal["float", "string"]
+DECLARED_BESIDE = ("SERVICES", "ON_DEMAND")
+"""What a feature module declares that has no part in computing its views."""
+
+Named = TypeVar("Named", "View", OnDemandView)
 
 EVENT_TIMESTAMP = "event_timestamp"
 """From when on a row's values are valid."""
@@ -74,11 +80,13 @@ class FeatureVersion:
         service: its name.
         views: its projection.
         transform: a sha256 of the code that computes the views, in hexadecimal.
+        on_demand: what it takes of the on-demand views.
     """
 
     service: str
     views: tuple[View, ...]
     transform: str
+    on_demand: tuple[OnDemandView, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -87,7 +95,8 @@ class FeatureVersion:
 
     def to_document(self) -> dict[str, Any]:
         views = [{**asdict(view), "ttl": view.ttl.total_seconds()} for view in self.views]
-        return {"service": self.service, "views": views, "transform": self.transform}
+        computed = {"on_demand": [view.to_document() for view in self.on_demand]} if self.on_demand else {}
+        return {"service": self.service, "views": views, "transform": self.transform, **computed}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "FeatureVersion":
@@ -95,7 +104,8 @@ class FeatureVersion:
             View(view["name"], view["entity"], tuple(Field(**field) for field in view["fields"]), timedelta(seconds=view["ttl"]))
             for view in document["views"]
         )
-        return cls(document["service"], views, document["transform"])
+        on_demand = tuple(OnDemandView.from_document(view) for view in document.get("on_demand", ()))
+        return cls(document["service"], views, document["transform"], on_demand)
 
     def differences(self, other: "FeatureVersion") -> tuple[str, ...]:
         """What is otherwise in ``other``, field by field; nothing if the two are the same.
@@ -104,18 +114,22 @@ class FeatureVersion:
         >>> told.differences(FeatureVersion("v1", (View("weather", "origin", (Field("rain"),), timedelta(hours=2)),), "a"))
         ('weather: ttl 3:00:00 is 2:00:00', 'weather:wind is missing', 'weather:rain is new')
         """
-        here, there = ({view.name: view for view in version.views} for version in (self, other))
-        found = [f"view {name} is missing" for name in here if name not in there]
-        found += [f"view {name} is new" for name in there if name not in here]
-        for name in here.keys() & there.keys():
-            found += _view_differences(here[name], there[name])
+        found = _differences(self.views, other.views, _view_differences)
+        found += _differences(self.on_demand, other.on_demand, OnDemandView.differences)
         if self.service != other.service:
             found.append(f"service {self.service} is {other.service}")
-        if not found and self.views != other.views:
+        if not found and (self.views != other.views or self.on_demand != other.on_demand):
             found.append("views or fields are in another order")
         if not found and self.transform != other.transform:
             found.append("the code that computes the views is another")
         return tuple(found)
+
+
+def _differences(before: Sequence[Named], after: Sequence[Named], compare: Callable[[Named, Named], list[str]]) -> list[str]:
+    here, there = ({view.name: view for view in views} for views in (before, after))
+    found = [f"view {name} is missing" for name in here if name not in there]
+    found += [f"view {name} is new" for name in there if name not in here]
+    return found + [told for name in here if name in there for told in compare(here[name], there[name])]
 
 
 def _view_differences(here: View, there: View) -> list[str]:
@@ -133,17 +147,23 @@ def _view_differences(here: View, there: View) -> list[str]:
 
 
 def code_hash(source: str) -> str:
-    r"""A sha256 of Python code without its comments, docstrings and layout, in hexadecimal.
+    r"""A sha256 of a feature module's code, in hexadecimal: without comments, docstrings, layout, and what ``DECLARED_BESIDE`` names.
 
-    >>> code_hash("def f():\n  'says'\n  return 1  # one") == code_hash("def f(): return 1")
+    >>> code_hash("def f():\n  'says'\n  return 1  # one\nSERVICES = ()") == code_hash("def f(): return 1")
     True
     """
     tree = ast.parse(source)
+    tree.body = [statement for statement in tree.body if not _is_declared_beside(statement)]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body and _is_text(body[0]):
             node.body = body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def _is_declared_beside(statement: ast.stmt) -> bool:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return any(isinstance(target, ast.Name) and target.id in DECLARED_BESIDE for target in targets)
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -152,18 +172,26 @@ def _is_text(statement: ast.stmt) -> bool:
 
 @dataclass(frozen=True)
 class FeatureDefinitions:
-    """The views and services of one feature module. ``transform`` is the :func:`code_hash` of the code that computes the views."""
+    """What one feature module declares. ``transform`` is the :func:`code_hash` of the code that computes the views."""
 
     views: tuple[View, ...]
     services: tuple[FeatureService, ...]
     transform: str
+    on_demand: tuple[OnDemandView, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [*(view.name for view in self.views), *(view.name for view in self.on_demand)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SpecError(f"{', '.join(twice)} is declared twice among VIEWS and ON_DEMAND: rename one")
 
     def view(self, name: str) -> View:
         """The view of this name, else :class:`NotFound`."""
         for view in self.views:
             if view.name == name:
                 return view
-        raise NotFound(f"feature view {name!r} is not declared, there are {', '.join(v.name for v in self.views)}: add it to VIEWS")
+        known = ", ".join([*(view.name for view in self.views), *(view.name for view in self.on_demand)])
+        raise NotFound(f"feature view {name!r} is not declared, there are {known}: add it to VIEWS")
 
     def projection(self, service: str) -> tuple[View, ...]:
         """The views behind a service, each with the fields that the service takes of it, in the service's order.
@@ -172,27 +200,36 @@ class FeatureDefinitions:
             NotFound: if the service, one of its views or one of its fields is not declared.
             SpecError: if two of its fields have the same name.
         """
+        computed = {view.name for view in self.on_demand}
         chosen: dict[str, list[Field]] = {}
-        for reference in self._service(service).features:
-            view_name, _, field_name = reference.partition(":")
-            view = self.view(view_name)
-            field = next((field for field in view.fields if field.name == field_name), None)
-            if field is None:
-                names = ", ".join(field.name for field in view.fields)
-                raise NotFound(f"service {service!r} takes {reference!r}, but view {view_name!r} has {names}: correct the one or the other")
-            chosen.setdefault(view_name, []).append(field)
-        taken = [field.name for fields in chosen.values() for field in fields]
-        twice = sorted({name for name in taken if taken.count(name) > 1})
+        for view_name, field_name in self._taken(service):
+            if view_name not in computed:
+                chosen.setdefault(view_name, []).append(_field(service, self.view(view_name), field_name))
+        return tuple(View(view.name, view.entity, tuple(chosen[view.name]), view.ttl) for view in map(self.view, chosen))
+
+    def computed(self, service: str) -> tuple[OnDemandView, ...]:
+        """What a service takes of the on-demand views, as :meth:`projection` does of the others."""
+        found = {view.name: view for view in self.on_demand}
+        taken = [(found[view], field) for view, field in self._taken(service) if view in found]
+        for view, field in taken:
+            _field(service, view, field)
+        return tuple(view.only(frozenset(field for of, field in taken if of is view)) for view in dict.fromkeys(view for view, _ in taken))
+
+    def _taken(self, service: str) -> list[tuple[str, str]]:
+        """The views and fields that a service names, in its order."""
+        taken = [(view, field) for view, _, field in (reference.partition(":") for reference in self._service(service).features)]
+        names = [field for _, field in taken]
+        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SpecError(f"service {service!r}: {', '.join(twice)} comes from two views: rename one, since inputs are known by name")
-        return tuple(View(view.name, view.entity, tuple(chosen[view.name]), view.ttl) for view in map(self.view, chosen))
+        return taken
 
     def version(self, service: str) -> FeatureVersion:
         """What the service is made of.
 
         A field added to a view changes nothing for a service that does not take it, unless the code changed as well.
         """
-        return FeatureVersion(service, self.projection(service), self.transform)
+        return FeatureVersion(service, self.projection(service), self.transform, self.computed(service))
 
     def _service(self, name: str) -> FeatureService:
         for service in self.services:
@@ -200,3 +237,12 @@ class FeatureDefinitions:
                 return service
         known = ", ".join(service.name for service in self.services)
         raise NotFound(f"feature service {name!r} is not declared, there are {known or 'none'}: add it to SERVICES")
+
+
+def _field(service: str, view: View | OnDemandView, name: str) -> Any:
+    """The field of this name, else :class:`NotFound`."""
+    for field in view.fields:
+        if field.name == name:
+            return field
+    names = ", ".join(field.name for field in view.fields)
+    raise NotFound(f"service {service!r} takes '{view.name}:{name}', but view {view.name!r} has {names}: correct the one or the other")

@@ -10,8 +10,10 @@ from datetime import date, timedelta
 from typing import Any, Literal, get_args
 
 from mlops_assets.core.canary_spec import Canary
+from mlops_assets.core.drill import Drill
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.gate_spec import GatePolicy, Gates
+from mlops_assets.core.pii import Pii
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.core.slo_spec import Slo
 
@@ -45,13 +47,18 @@ def _require_import_path(field_name: str, value: str) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a landed dataset, and what a value of it may be."""
+    """One column of a landed dataset, and what a value of it may be.
+
+    ``pii`` marks what tells who somebody is: its values are shown nowhere. A unit, entity or input of the name of a marked column of
+    ``events`` is hashed or dropped before an answer is logged.
+    """
 
     type: ColumnType
     nullable: bool = False
     minimum: float | None = None
     maximum: float | None = None
     max_null_rate: float = 1.0
+    pii: Pii | None = None
 
     def __post_init__(self) -> None:
         bounded = self.minimum is not None or self.maximum is not None
@@ -86,6 +93,10 @@ class Dataset:
             _require(
                 self.columns[name].type == "timestamp",
                 f"column {name!r} is used as a time: give it type 'timestamp', not {self.columns[name].type!r}",
+            )
+            _require(
+                self.columns[name].pii is None,
+                f"column {name!r} is used as a time and marked pii: every answer is kept by its time; remove the mark",
             )
         _require(len(self.key) > 0, "key: list at least one column that identifies a row")
 
@@ -129,12 +140,14 @@ class Label:
 class Feature:
     """One input of the model. A category is given to the model as its place in ``categories``, an unknown one as -1.
 
-    ``default`` stands in for a value that the online store does not have, where :class:`Online` says so.
+    ``default`` stands in for a value that the online store does not have, where :class:`Online` says so. What is marked ``pii`` is hashed
+    or dropped before an answer is logged, and shown nowhere; without a mark that of the column of ``events`` of the same name counts.
     """
 
     name: str
     categories: tuple[str, ...] = ()
     default: float | str | None = None
+    pii: Pii | None = None
 
     def __post_init__(self) -> None:
         twice = sorted({category for category in self.categories if self.categories.count(category) > 1})
@@ -221,7 +234,8 @@ class Holdout:
 class Drift:
     """The served features and scores of the last ``window`` (event time) against the training baseline.
 
-    A report is made ``every`` so often while there is traffic; drift asks for one training a ``cooldown``.
+    A report is made ``every`` so often while there is traffic; drift asks for one training a ``cooldown``, which doubles with each one in a
+    row that came to nothing.
 
     Policy ``fixed``: a PSI above ``max_psi`` has drifted. ``calibrated``: a PSI has drifted that windows of the baseline itself have so
     seldom that without drift at most a share ``alpha`` of the reports names any feature. It needs six windows of training data.
@@ -248,7 +262,8 @@ class Retrain:
     """When a new release is trained, and under which gate policy it is judged.
 
     The first is trained when ``first_after`` lies before the holdout. Drift trains again when the PSI of some watched feature is above
-    ``on_drift_above``, which may be more than the PSI at which a report fails: weather always drifts. ``None`` never trains on drift.
+    ``on_drift_above``, which may be more than the PSI at which a report fails: weather always drifts. ``None`` never trains on drift, and
+    so does a week in which it has trained ``max_per_week`` times.
     """
 
     first_after: timedelta = timedelta(days=28)
@@ -256,10 +271,14 @@ class Retrain:
     after_days_gate: GatePolicy = "refresh"
     on_drift_above: float | None = 0.2
     on_drift_gate: GatePolicy = "refresh"
+    max_per_week: int = 3
     schedule: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.after_days is None or self.after_days > 0, "retrain.after_days: a positive number of days of data")
+        _require(
+            self.max_per_week > 0, f"retrain.max_per_week: got {self.max_per_week}, expected at least 1; on_drift_above: null never trains"
+        )
 
 
 @dataclass(frozen=True)
@@ -280,6 +299,7 @@ class ModelSpec:
     retrain: Retrain = field(default_factory=Retrain)
     serving: Serving = field(default_factory=Serving)
     slo: Slo = field(default_factory=Slo)
+    drill: Drill = field(default_factory=Drill)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -302,8 +322,47 @@ class ModelSpec:
         _require(not unknown, f"drift.ignore: {', '.join(unknown)} is not an input feature ({', '.join(self.features.names)})")
         off = [part.column for part in self.gates.slices if part.column not in events.columns]
         _require(not off, f"gates.slices: {', '.join(off)} is not a column of events ({', '.join(events.columns)})")
+        self._check_pii()
 
     @property
     def slug(self) -> str:
         """The model's name where hyphens are not allowed: asset keys, groups, Python packages."""
         return self.name.replace("-", "_")
+
+    @property
+    def pii(self) -> dict[str, Pii]:
+        """What becomes of the marked fields before they are logged, by name: of the columns of events, and of inputs.
+
+        A unit, an entity and what a request says beside its inputs have the names of columns of events.
+        """
+        columns = {name: column.pii for name, column in self.data.datasets["events"].columns.items() if column.pii is not None}
+        return columns | {feature.name: feature.pii for feature in self.features.inputs if feature.pii is not None}
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The inputs whose drift is judged: what is not ignored, and is not dropped before anybody can look at it."""
+        return tuple(name for name in self.features.names if name not in self.drift.ignore and self.pii.get(name) != "drop")
+
+    def _check_pii(self) -> None:
+        columns, marks = self.data.datasets["events"].columns, self.pii
+        for feature in self.features.inputs:
+            column = columns[feature.name].pii if feature.name in columns else None
+            _require(
+                feature.pii is None or column is None or feature.pii == column,
+                f"features.inputs: {feature.name!r} is marked pii: {feature.pii}, and the column of events pii: {column}: write it once",
+            )
+            _require(
+                marks.get(feature.name) != "hash" or bool(feature.categories),
+                f"features.inputs: {feature.name!r} is a number and marked pii: hash: nothing could be told of its drift; write pii: drop",
+            )
+        _require(
+            marks.get(self.features.unit) != "drop",
+            f"features.unit: {self.features.unit!r} is marked pii: drop, but answers are joined with labels by it: write pii: hash",
+        )
+        labels = self.data.datasets["labels"].columns
+        _require(
+            labels[self.label.column].pii is None,
+            f"label.column: {self.label.column!r} is marked pii, but performance is nothing else than what is told of it: remove the mark",
+        )
+        sliced = [part.column for part in self.gates.slices if columns[part.column].pii]
+        _require(not sliced, f"gates.slices: {', '.join(sliced)} is marked pii, and the certificate names the values of slices: remove one")

@@ -10,6 +10,7 @@ import numpy as np
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.feature_views import FeatureVersion
 from mlops_assets.core.model_spec import Feature, Online
+from mlops_assets.core.pii import Pii
 
 METADATA_KEY = "mlops_signature"
 """The entry of the ONNX file's ``metadata_props`` that holds the signature as JSON."""
@@ -29,6 +30,7 @@ class Signature:
         features: what the inputs were computed by; None in files made before they said so.
         online: what stands in for values that the online store does not have.
         ranges: the least and the greatest value of each number in the training data; empty in files made before they said so.
+        pii: what becomes of marked fields before an answer is logged, by name: of the unit, entities, inputs and request fields.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Signature:
     features: FeatureVersion | None = None
     online: Online = field(default_factory=Online)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    pii: Mapping[str, Pii] = field(default_factory=dict)
 
     def to_json(self) -> str:
         document = {**asdict(self), "features": self.features.to_document() if self.features else None}
@@ -50,13 +53,16 @@ class Signature:
         features = document.get("features")
         return cls(
             model=document["model"],
-            inputs=tuple(Feature(item["name"], tuple(item["categories"]), item.get("default")) for item in document["inputs"]),
+            inputs=tuple(
+                Feature(item["name"], tuple(item["categories"]), item.get("default"), item.get("pii")) for item in document["inputs"]
+            ),
             unit=document["unit"],
             decision_threshold=document["decision_threshold"],
             training_set=document["training_set"],
             features=FeatureVersion.from_document(features) if features else None,
             online=Online(**document.get("online", {})),
             ranges={name: (low, high) for name, (low, high) in document.get("ranges", {}).items()},
+            pii=document.get("pii", {}),
         )
 
 

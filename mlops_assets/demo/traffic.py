@@ -42,8 +42,12 @@ class Caller:
         """One request body a flight asked about in ``[start, end)``."""
         chosen = self._events[(self._events["event_time"].dt.date >= start) & (self._events["event_time"].dt.date < end)]
         rows = self._store.as_of(self._spec.features, chosen.rename(columns={"event_time": "event_timestamp"}).reset_index(drop=True))
-        names = list(self._spec.features.names)
-        inputs = rows[names].astype(object).where(rows[names].notna(), None).to_dict("records")
+        on_demand = self._store.version(self._spec.features).on_demand
+        computed = {item.name for view in on_demand for item in view.fields}
+        said = [item.name for view in on_demand for item in view.request]  # all of them times
+        sent = rows[[name for name in self._spec.features.names if name not in computed]]
+        sent = sent.assign(**{name: [when.isoformat() for when in rows[name]] for name in said}).astype(object)
+        inputs = sent.where(sent.notna(), None).to_dict("records")
         times = [when.isoformat() for when in rows["event_timestamp"]]
         units = rows[self._spec.features.unit].astype(str)
         known = rows[list(self._spec.features.entities)].astype(object)

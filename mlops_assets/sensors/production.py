@@ -33,11 +33,11 @@ def look_at_drift(tick: Tick, spec: ModelSpec) -> None:
 
 
 def look_at_world(tick: Tick, spec: ModelSpec) -> None:
-    """Reconcile, and record what no run recorded. Left alone while a run of the model's releases is at it.
+    """Reconcile, and record what no run recorded. Left alone while a run of the model's releases is at it, a drill included.
 
     What keeps the world from being as the policy says fails ``serves_champion``, and passes it when it is over.
     """
-    if (spec.name, "release") in tick.busy:
+    if {(spec.name, "release"), (spec.name, "drill")} & tick.busy:
         return
     recorded, shown, trouble = (tick.state.get(name) for name in ("recorded", "shown", "trouble"))
     try:

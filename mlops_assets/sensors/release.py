@@ -3,12 +3,13 @@
 import dagster as dg
 
 from mlops_assets.assets import keys
+from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Move
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy, newest_ahead, next_waiting, release_number
 from mlops_assets.ports import Platform
-from mlops_assets.rollout import change, decide_now, keep_hold
+from mlops_assets.rollout import decide_now, keep_hold
 from mlops_assets.sensors.tick import TRIES, Tick, ask_for_run, runs_of, without_figures
 
 

@@ -12,6 +12,9 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import Platform
 
 MODEL_TAG, STAGE_TAG, INTENT_TAG = "mlops/model", "mlops/stage", "mlops/intent"
+TRIGGER_TAG, CAUSE_TAG = "mlops/trigger", "mlops/cause"
+"""What made somebody ask for a run, and where a person finds it."""
+
 TRIES = 3
 """How often a run for the same intent is started before a person has to look."""
 

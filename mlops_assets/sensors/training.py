@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 import dagster as dg
@@ -10,8 +11,15 @@ from mlops_assets.adapters import tables
 from mlops_assets.assets import keys
 from mlops_assets.assets.reading import data_time
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.policy import Policy
+from mlops_assets.core.retraining import WEEK, DriftReport, Trainings, calls_for_training, came_to_nothing, may_train_now
+from mlops_assets.links import asset_url
 from mlops_assets.schedules import TRAINING_NOUNS
-from mlops_assets.sensors.tick import TRIES, Tick, ask_for_run, runs_of
+from mlops_assets.sensors.tick import CAUSE_TAG, INTENT_TAG, MODEL_TAG, TRIES, TRIGGER_TAG, Tick, ask_for_run, runs_of, without_figures
+from mlops_assets.settings import Settings
+
+DRIFT = "drift"
+"""The trigger of a training that a drift report asked for."""
 
 
 def look_for_training(tick: Tick, spec: ModelSpec) -> None:
@@ -35,8 +43,8 @@ def look_for_training(tick: Tick, spec: ModelSpec) -> None:
         _revalidate(tick, spec, as_of, version)
     elif as_of <= trained:
         return
-    elif has_drifted(tick, spec):
-        _request_training(tick, spec, as_of, "drift", spec.retrain.on_drift_gate)
+    elif (cause := cause_in_drift(tick, spec, policy)) is not None:
+        _request_training(tick, spec, as_of, DRIFT, spec.retrain.on_drift_gate, cause=cause)
     elif spec.retrain.after_days is not None and as_of - trained >= timedelta(days=spec.retrain.after_days):
         _request_training(tick, spec, as_of, "new_data", spec.retrain.after_days_gate)
 
@@ -60,23 +68,50 @@ def _revalidate(tick: Tick, spec: ModelSpec, as_of: datetime, version: str) -> N
     ask_for_run(tick, spec, intent, ("features",), "features", {}, None, TRIES, span)
 
 
-def has_drifted(tick: Tick, spec: ModelSpec) -> bool:
-    """Whether the newest drift report is bad enough to train on, and the last training is a cooldown ago.
+def cause_in_drift(tick: Tick, spec: ModelSpec, policy: Policy) -> str | None:
+    """Where the drift report is found that is reason enough to train now; None if there is none. What holds it up is observed once."""
+    report, trained = newest_drift_report(tick.instance, spec), _made_at(tick.instance, spec, "training_set")
+    if report is None or not calls_for_training(spec.retrain, spec.drift, report, trained).passed:
+        return None
+    past = Trainings(trained, _asked_by_drift(tick, spec), _in_vain(tick, spec, policy))
+    verdict = may_train_now(spec.retrain, spec.drift.cooldown, past, tick.platform.clock(), tick.platform.pace)
+    if verdict.passed:
+        return report.cause
+    told = f"drift does not train now: {verdict.reason}"
+    if tick.state.get("held") != without_figures(told):
+        tick.state = {**tick.state, "held": without_figures(told)}
+        tick.events.append(dg.AssetObservation(keys.key(spec, "training_set"), metadata={"held": told, "cause": report.cause}))
+    return None
 
-    Under the policy ``calibrated`` a PSI that the baseline's own windows have too is not.
-    """
-    limit = spec.retrain.on_drift_above
-    report = tick.instance.get_latest_materialization_event(keys.key(spec, "drift_report"))
-    if limit is None or report is None or report.asset_materialization is None:
-        return False
-    found = report.asset_materialization.metadata
-    largest = found.get("largest_psi")
-    if largest is None or largest.value <= limit or (spec.drift.policy == "calibrated" and not found["drifted"].value):
-        return False
-    event = tick.instance.get_latest_materialization_event(keys.key(spec, "training_set"))
-    return (
-        event is None or tick.platform.clock().timestamp() - event.timestamp >= (spec.drift.cooldown / tick.platform.pace).total_seconds()
-    )
+
+def newest_drift_report(instance: dg.DagsterInstance, spec: ModelSpec) -> DriftReport | None:
+    """What Dagster has recorded of the newest drift report; None if there is none yet."""
+    key = keys.key(spec, "drift_report")
+    event = instance.get_latest_materialization_event(key)
+    if event is None or event.asset_materialization is None:
+        return None
+    found, at = event.asset_materialization.metadata, datetime.fromtimestamp(event.timestamp, tz=UTC)
+    rows, largest, drifted = (found[name].value if name in found else None for name in ("rows", "largest_psi", "drifted"))
+    cause = asset_url(Settings.from_environment().dagster_url, key.path, at=at)
+    return DriftReport(at, rows, largest, str(drifted or ""), cause)
+
+
+def _made_at(instance: dg.DagsterInstance, spec: ModelSpec, noun: str) -> datetime | None:
+    event = instance.get_latest_materialization_event(keys.key(spec, noun))
+    return datetime.fromtimestamp(event.timestamp, tz=UTC) if event else None
+
+
+def _asked_by_drift(tick: Tick, spec: ModelSpec) -> list[datetime]:
+    """When drift asked for each training of the last week; a training that was tried again counts once."""
+    wanted = dg.RunsFilter(tags={MODEL_TAG: spec.name, TRIGGER_TAG: DRIFT}, created_after=tick.platform.clock() - WEEK / tick.platform.pace)
+    asked = {record.dagster_run.tags[INTENT_TAG]: record.create_timestamp for record in tick.instance.get_run_records(wanted)}
+    return list(asked.values())
+
+
+def _in_vain(tick: Tick, spec: ModelSpec, policy: Policy) -> int:
+    """How many releases in a row, until now, were trained because of drift and came to nothing."""
+    triggers = (tick.platform.registry.release(spec.name, release).tags.get("trigger") for release in came_to_nothing(policy))
+    return sum(1 for _ in takewhile(lambda trigger: trigger == DRIFT, triggers))
 
 
 def _retried_training(tick: Tick, spec: ModelSpec) -> bool:
@@ -89,7 +124,8 @@ def _retried_training(tick: Tick, spec: ModelSpec) -> bool:
     if not past or past[0].dagster_run.is_success or len(past) >= TRIES:
         tick.state = {"done": asked["as_of"]}
         return False
-    _request_training(tick, spec, datetime.fromisoformat(asked["as_of"]), asked["trigger"], asked["gate"], version)
+    as_of, cause = datetime.fromisoformat(asked["as_of"]), asked.get("cause", "")
+    _request_training(tick, spec, as_of, asked["trigger"], asked["gate"], version, cause)
     return True
 
 
@@ -98,9 +134,10 @@ def _training_intent(spec: ModelSpec, as_of: str, version: str) -> str:
     return f"{spec.name}/train/{as_of}" + (f"/{version}" if version else "")
 
 
-def _request_training(tick: Tick, spec: ModelSpec, as_of: datetime, trigger: str, gate: str, version: str = "") -> None:
-    config = {"as_of": as_of.isoformat(), "trigger": trigger, "gate": gate}
+def _request_training(tick: Tick, spec: ModelSpec, as_of: datetime, trigger: str, gate: str, version: str = "", cause: str = "") -> None:
+    config = {"as_of": as_of.isoformat(), "trigger": trigger, "gate": gate, **({"cause": cause} if cause else {})}
     tick.state = {"asked": config, "version": version}
     op = keys.key(spec, "training_set").to_python_identifier()
     intent = _training_intent(spec, as_of.isoformat(), version)
-    ask_for_run(tick, spec, intent, TRAINING_NOUNS, "train", {"ops": {op: {"config": config}}}, None, tries=TRIES)
+    tags = {TRIGGER_TAG: trigger, **({CAUSE_TAG: cause} if cause else {})}
+    ask_for_run(tick, spec, intent, TRAINING_NOUNS, "train", {"ops": {op: {"config": config}}}, None, TRIES, tags)

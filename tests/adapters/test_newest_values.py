@@ -40,3 +40,10 @@ def test_a_value_that_is_gone_is_none(store: FeatureStore) -> None:
     store.write(SALES, date(2013, 1, 5), rows[:1], at("05T11:00"))
     # What was known before stays in the history, where it is the newest that there was.
     assert store.newest(SHOPS, at("05T10:30"))["shop_sales"] == at("05T10:00")
+
+
+def test_of_one_entity_only_its_own_values_count(store: FeatureStore) -> None:
+    write(store, sales(("a", "05T09:00", "05T09:00", 1, None), ("b", "05T10:00", "05T10:00", 2, None)))
+    found = [store.newest(SHOPS, at("05T12:00"), {"shop": shop})["shop_sales"] for shop in ("a", "b", "c")]
+    assert found == [at("05T09:00"), at("05T10:00"), None]
+    assert store.newest(SHOPS, at("05T12:00"), {})["shop_sales"] is None

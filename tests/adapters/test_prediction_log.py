@@ -172,3 +172,29 @@ def test_the_newest_shipment_is_known_by_its_name(world):
     assert world.log.newest("tiny", NOON + timedelta(hours=2)) is None
     world.objects.create(object_key("tiny", NOON + timedelta(hours=3), "v1", "a", 99), TOMBSTONE)
     assert world.log.newest("tiny", NOON) == NOON + timedelta(hours=2)
+
+
+def test_a_request_is_found_with_the_answer_to_its_copy_and_few_files_are_read(world):
+    for minute in range(30):
+        world.ship("wanted" if minute == 20 else f"r{minute}", named=NOON + timedelta(minutes=minute - 20))
+    world.ship("wanted", named=NOON + timedelta(minutes=3), release="v2", role="shadow", feature=LoggedInput("wind", False))
+    read, get = [], world.objects.get
+    world.objects.get = lambda key: read.append(key) or get(key)
+    found = world.log.find("tiny", "wanted", NOON - timedelta(days=1))
+    assert found[["release", "role"]].values.tolist() == [["v2", "shadow"], ["v1", "live"]]
+    assert found["feature__wind"].tolist()[0] == 7.0
+    assert len(read) == 12  # those from a minute before it was answered on: none is shipped before it was logged
+
+
+def test_a_request_is_looked_for_no_further_back_than_asked_and_a_tombstone_holds_none(world):
+    world.ship("old", named=NOON - timedelta(hours=2))
+    world.objects.create(object_key("tiny", NOON, "v1", "b", 1), TOMBSTONE)
+    assert len(world.log.find("tiny", "old", NOON - timedelta(hours=1))) == 0
+    assert len(world.log.find("tiny", "old", NOON - timedelta(hours=3))) == 1
+    assert len(world.log.find("tiny", "another", NOON - timedelta(hours=3))) == 0
+
+
+def test_of_a_request_that_was_sent_twice_the_newest_answer_is_found(world):
+    world.ship("twice", named=NOON, value=1.0)
+    world.ship("twice", named=NOON + timedelta(seconds=30), value=2.0)
+    assert world.log.find("tiny", "twice", NOON)["feature__hour"].tolist() == [2.0]

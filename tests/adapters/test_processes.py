@@ -113,6 +113,24 @@ def test_a_release_that_ends_slowly_may_be_stopped_by_two_at_once(supervisor, tm
     assert deployments[0].running("slow") == []
 
 
+def test_a_release_that_is_asked_for_while_it_is_being_stopped_is_started_again(supervisor, tmp_path):
+    script = tmp_path / "slow.py"
+    slow_end = "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1.5), sys.exit(0)))\n"
+    script.write_text(SERVER.replace('print("serving"', slow_end + 'print("serving"'))
+    deployments = [SupervisedDeployments(supervisor, [sys.executable, str(script), "{port}"]) for _ in range(2)]
+    deployments[0].start("wanted", "v1", "sha", None)
+    pid = int(environment(deployments[0].wait_ready("wanted", "v1", 10).endpoint)["pid"])
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(deployments[0].stop, "wanted", "v1")
+        eventually(lambda: Supervisor(supervisor.home / SOCKET).process("wanted.v1")["statename"] == "STOPPING")
+        deployments[1].start("wanted", "v1", "sha", None)
+        ready = deployments[1].wait_ready("wanted", "v1", 10)
+        stopping.result()
+    assert int(environment(ready.endpoint)["pid"]) != pid
+    assert deployments[1].running("wanted") == [ready]
+    deployments[1].stop("wanted", "v1")
+
+
 def test_a_stopped_release_is_gone_and_stopping_it_again_is_harmless(deployments):
     deployments.start("gone", "v1", "sha", None)
     pid = environment(deployments.wait_ready("gone", "v1", 10).endpoint)["pid"]

@@ -4,19 +4,15 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import dagster as dg
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from mlops_assets.assets import keys
 from mlops_assets.assets.training import baseline_key
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.verdict import Outcome
 from mlops_assets.drift_file import compare, show
-from mlops_assets.sensors.tick import Tick
-from mlops_assets.sensors.training import has_drifted
 from tests.assets.gifts import NAME, Gifts
 from tests.world import World
 
@@ -107,14 +103,3 @@ def test_the_calibrated_policy_judges_by_the_days_of_the_baseline(shop: Gifts) -
     limits = table(found)["limit"].dropna()
     assert len(limits) > 0
     assert set(limits) != {spec.drift.max_psi}
-
-
-@pytest.mark.parametrize(("policy", "drifted", "trains"), [("fixed", "", True), ("calibrated", "", False), ("calibrated", "amount", True)])
-def test_what_the_baseline_has_by_itself_trains_nobody_under_the_calibrated_policy(
-    shop: Gifts, world: World, policy: str, drifted: str, trains: bool
-) -> None:
-    spec = replace(shop.spec, drift=replace(shop.spec.drift, policy=policy), retrain=replace(shop.spec.retrain, on_drift_above=0.5))
-    metadata = {"largest_psi": 3.0, "drifted": drifted}
-    world.instance.report_runless_asset_event(dg.AssetMaterialization(keys.key(spec, "drift_report"), metadata=metadata))
-    world.clock.advance(2 * spec.drift.cooldown)
-    assert has_drifted(Tick(world.instance, world.platform, frozenset(), {}), spec) is trains

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.assets import keys
-from mlops_assets.core.errors import Unavailable
+from mlops_assets.core.errors import NotFound, Unavailable
 from mlops_assets.core.policy import Author
 from mlops_assets.operations import Operator
 from mlops_assets.ports import Platform
@@ -80,3 +80,11 @@ def test_a_rollback_by_hand_needs_no_registry_and_is_recorded_before_the_registr
     world.platform = whole
     world.tick("reconcile")
     assert_settled(world)
+
+
+def test_a_model_that_nobody_knows_is_named_beside_those_that_are(shop: Gifts) -> None:
+    world, _ = shop.copy(shop.with_first_release())
+    operator = Operator(world.platform, "git-returns", Author("ada", "a slip"))
+    for act in (operator.rollback, operator.abort, operator.pause, operator.resume, lambda: operator.restart("v1")):
+        with pytest.raises(NotFound, match=f"there is no model 'git-returns', expected one of {NAME}"):
+            act()

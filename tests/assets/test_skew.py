@@ -7,8 +7,10 @@ from datetime import date, timedelta
 import pandas as pd
 import pytest
 
-from mlops_assets.adapters.prediction_log import ENTITY_PREFIX
+from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, REQUEST_PREFIX
 from mlops_assets.assets.reading import read_datasets
+from mlops_assets.core.feature_views import FeatureService
+from mlops_assets.core.on_demand import Computed, OnDemandView, RequestField
 from tests.assets.gifts import DAYS, NAME, Gifts
 from tests.world import World
 
@@ -77,3 +79,36 @@ def test_of_a_champion_of_other_definitions_nothing_is_computed_again(shop: Gift
     module = importlib.import_module(shop.spec.features.transform.partition(":")[0])
     monkeypatch.setattr(module, "VIEWS", (replace(module.VIEWS[0], ttl=timedelta(seconds=1)), *module.VIEWS[1:]))
     assert skew(world)["rows"] == 0
+
+
+@pytest.fixture
+def doubled(shop: Gifts, world: World, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """Requests to a release for which the amount is twice what the request says of the discount."""
+    module = importlib.import_module(shop.spec.features.transform.partition(":")[0])
+    on_demand = OnDemandView("order", (RequestField("discount"),), (Computed("amount", "discount * 2.0"),))
+    monkeypatch.setattr(module, "ON_DEMAND", (on_demand,), raising=False)
+    monkeypatch.setattr(module, "SERVICES", (FeatureService(shop.spec.features.service, (*module.SERVICES[0].features, "order:amount")),))
+    version = world.platform.features.version(shop.spec.features).hash
+    world.platform.registry.annotate(NAME, "v1", {"feature_hash": version})
+    asked = requests(shop, world, 400)
+    return asked.assign(**{f"{REQUEST_PREFIX}discount": asked["discount"]})
+
+
+def test_what_is_computed_from_the_request_is_computed_again(shop: Gifts, world: World, doubled: pd.DataFrame) -> None:
+    assert (doubled["amount"].dropna() == 2 * doubled["discount"].dropna()).all()
+    world.send(NAME, doubled)
+    found = skew(world)
+    assert (found["features"], found["differing_features"]) == (len(shop.spec.features.names) - 3, 0), found["reason"]
+    assert "amount" in {record.data["feature"] for record in found["differences"]}
+
+
+def test_a_server_that_computes_otherwise_is_found_out(world: World, doubled: pd.DataFrame) -> None:
+    world.send(NAME, doubled.assign(amount=doubled["amount"] + 1))
+    found = skew(world)
+    first = found["differences"][0].data
+    assert (first["feature"], first["differing"]) == ("amount", int(doubled["amount"].notna().sum()))
+
+
+def test_a_caller_that_sent_the_feature_itself_has_no_skew(world: World, doubled: pd.DataFrame) -> None:
+    world.send(NAME, doubled.assign(amount=7.0, **{f"{REQUEST_PREFIX}discount": float("nan")}))
+    assert skew(world)["differing_features"] == 0

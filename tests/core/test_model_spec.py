@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
@@ -23,6 +24,7 @@ from mlops_assets.core.model_spec import (
 DAY, HOUR, NOTHING = timedelta(days=1), timedelta(hours=1), timedelta(0)
 TIME, TEXT, NUMBER = Column("timestamp"), Column("string"), Column("float")
 EVENTS = Dataset(("id",), "at", {"id": TEXT, "at": TIME, "card": TEXT, "country": TEXT})
+MARKED = Dataset(("id",), "at", {**EVENTS.columns, "card": Column("string", pii="hash"), "age": Column("float", pii="drop")})
 LABELS = Dataset(("id",), "at", {"id": TEXT, "at": TIME, "fraud": Column("integer")})
 
 
@@ -68,6 +70,21 @@ def test_a_plan_at_another_pace_has_the_same_steps_sooner():
     assert (plan.deadline.total_seconds(), plan.first_bake.total_seconds(), plan.warm_for.total_seconds()) == (24, 1, 1)
 
 
+def marked(**changed) -> ModelSpec:
+    """One whose events have marked columns."""
+    return spec(data=data(datasets={"events": MARKED, "labels": LABELS}), features=features(**changed))
+
+
+def test_a_marked_column_of_events_marks_whatever_has_its_name():
+    inputs = (Feature("amount"), Feature("age"), Feature("shop", ("a", "b"), pii="hash"))
+    found = marked(inputs=inputs)
+    assert found.pii == {"card": "hash", "age": "drop", "shop": "hash"}
+    assert marked().pii == {"card": "hash", "age": "drop"}  # a request may say any column of events
+    assert found.watched == ("amount", "shop")  # what is dropped can be watched by nobody
+    assert spec().pii == {}
+
+
+SECRET_LABELS = {**LABELS.columns, "fraud": Column("integer", pii="drop")}
 CONTRADICTIONS = [
     (lambda: Column("string", minimum=0), "minimum and maximum are for numbers, this column is a string"),
     (lambda: Column("float", minimum=2, maximum=1), "minimum 2 is above maximum 1: swap them"),
@@ -140,6 +157,19 @@ CONTRADICTIONS = [
     (lambda: spec(features=features(inputs=(Feature("fraud"),))), "a model that sees its label learns nothing"),
     (lambda: spec(drift=Drift(ignore=("height",))), "drift.ignore: height is not an input feature .amount."),
     (lambda: spec(gates=Gates(0.6, slices=(Slice("shop", "x", 0.5),))), "gates.slices: shop is not a column of events"),
+    (lambda: Dataset(("id",), "at", {"id": TEXT, "at": Column("timestamp", pii="hash")}), "'at' is used as a time and marked pii"),
+    (lambda: marked(inputs=(Feature("card", ("a",), pii="drop"),)), "'card' is marked pii: drop, and the column of events pii: hash"),
+    (lambda: marked(inputs=(Feature("amount", pii="hash"),)), "'amount' is a number and marked pii: hash: .* write pii: drop"),
+    (lambda: marked(inputs=(Feature("card"),)), "'card' is a number and marked pii: hash"),
+    (lambda: marked(unit="age"), "'age' is marked pii: drop, but answers are joined with labels by it: write pii: hash"),
+    (
+        lambda: spec(data=data(datasets={"events": MARKED, "labels": LABELS}), gates=Gates(0.6, slices=(Slice("card", "x", 0.5),))),
+        "gates.slices: card is marked pii",
+    ),
+    (
+        lambda: spec(data=data(datasets={"events": EVENTS, "labels": replace(LABELS, columns=SECRET_LABELS)})),
+        "label.column: 'fraud' is marked pii",
+    ),
     (lambda: Serving(log_durability="fsync"), "serving.log_durability: got 'fsync', expected write or fdatasync"),
     (lambda: Serving(on_log_full="drop"), "serving.on_log_full: got 'drop', expected refuse or count"),
 ]

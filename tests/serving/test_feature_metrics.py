@@ -76,6 +76,14 @@ def test_the_ranges_are_those_of_the_training_matrix() -> None:
     assert ranges_of(inputs, np.full((2, 3), np.nan, dtype=np.float32)) == {}
 
 
+def test_marked_fields_are_not_looked_at_since_they_are_not_logged_as_they_are() -> None:
+    metrics = FeatureMetrics(replace(RANGED, pii={"carrier": "hash", "hour": "drop"}), Numbers())
+    metrics.count(table((None, None, "7f3a")).drop_columns(["feature__hour"]))
+    found = counted(metrics)
+    assert {name for _, name in found} == {"", "distance"}
+    assert found["mlops_feature_nulls", "distance"] == 1
+
+
 def test_two_workers_tell_one_sum() -> None:
     numbers = Numbers(workers=2)
     one, other = FeatureMetrics(RANGED, numbers), FeatureMetrics(RANGED, numbers.of(1))

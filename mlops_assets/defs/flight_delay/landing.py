@@ -37,13 +37,12 @@ LATE_MINUTES = 30
 WEATHER_REPORTED_AFTER = timedelta(minutes=15)
 """How long after its hour an observation is taken to be published; the package does not say."""
 
-HOME = "America/New_York"
 ISLANDS = "America/Puerto_Rico"
 """The zone of BQN, PSE, SJU and STT, the destinations that the package's airports lack."""
 
 EVENT_COLUMNS = [
     "flight_id", "event_time", "scheduled_departure", "scheduled_arrival", "flight", "carrier", "origin", "dest", "tailnum",
-    "distance", "hour", "weekday", "block_minutes",
+    "distance",
 ]  # fmt: skip
 LABEL_COLUMNS = ["flight_id", "event_time", "late", "delay_minutes", "known_at"]
 WEATHER_COLUMNS = [
@@ -134,7 +133,6 @@ def _flights() -> pd.DataFrame:
     arrival = _scheduled_arrivals(raw, departure)
     known_at = arrival + pd.to_timedelta(raw["arr_delay"], unit="min")
     flight = raw["carrier"] + raw["flight"].astype(str)
-    local = departure.dt.tz_convert(HOME)
     # strftime takes five seconds for a year of flights
     two_digits = {name: raw[name].astype(str).str.zfill(2) for name in ("month", "day", "hour", "minute")}
     day = raw["year"].astype(str) + "-" + two_digits["month"] + "-" + two_digits["day"]
@@ -147,9 +145,6 @@ def _flights() -> pd.DataFrame:
             "scheduled_arrival": _micro(arrival),
             "flight": flight,
             **{name: raw[name] for name in ("carrier", "origin", "dest", "tailnum", "distance")},
-            "hour": local.dt.hour.astype("int64"),
-            "weekday": local.dt.weekday.astype("int64"),
-            "block_minutes": ((arrival - departure).dt.total_seconds() // 60).astype("int64"),
             "late": (raw["arr_delay"] >= LATE_MINUTES).astype("int64"),
             "delay_minutes": raw["arr_delay"],
             "known_at": _micro(known_at),
