@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-serving bench-serving-overload bench-features clean
+.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -62,6 +62,9 @@ bench-gate: install  ## how often a gate is wrong: false promotions, coverage of
 
 bench-drift: install  ## drift of Parquet files beside Evidently and DuckDB, and false alarms by policy
 	$(BIN)/python -m bench.drift
+
+bench-monitoring: install  ## a day of 10M answers in bounded memory, 1,000 models in one hourly run, what real flights alarm at
+	$(BIN)/python -m bench.monitoring
 
 bench-features: install  ## the point-in-time join beside bare DuckDB and Feast's own store; the online read beside bare Redis and Feast's
 	$(BIN)/python -m bench.features

@@ -10,6 +10,7 @@ import dagster as dg
 import yaml
 
 from mlops_assets.assets.documents import document_io_manager
+from mlops_assets.assets.hourly_monitoring import build_hourly_monitoring
 from mlops_assets.components import ModelComponent
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.resources import LocalPlatform
@@ -19,8 +20,9 @@ from mlops_assets.settings import Settings
 
 
 def shared_definitions(specs: Sequence[ModelSpec]) -> dg.Definitions:
-    """Sensors, schedule, resources and executor: one of each, however many models there are."""
+    """Hourly monitoring, sensors, schedule, resources and executor: one of each, however many models there are."""
     return dg.Definitions(
+        assets=build_hourly_monitoring(specs),
         sensors=build_sensors(specs, Settings.from_environment().sensor_seconds),
         schedules=[freshness_schedule(specs), drill_schedule(specs), slo_schedule(specs)] if specs else [],
         resources={"platform": LocalPlatform(), "io_manager": document_io_manager},

@@ -244,8 +244,8 @@ class PredictionLog(Protocol):
     ``logged_at``, ``event_time`` (UTC) and one per feature, prefixed ``feature__``.
     """
 
-    def read(self, model: str, after: str = "", columns: Sequence[str] | None = None) -> Predictions:
-        """The answers logged after ``after``, in the order of the log."""
+    def read(self, model: str, after: str = "", columns: Sequence[str] | None = None, limit: int | None = None) -> Predictions:
+        """The answers logged after ``after``, in the order of the log; once ``limit`` rows are reached, no more of them."""
         ...
 
     def position(self, model: str, at: datetime | None = None) -> str:

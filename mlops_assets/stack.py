@@ -17,7 +17,7 @@ from mlops_assets.settings import Settings
 from mlops_assets.stack_processes import MARKER, end, left_behind, require_free
 from mlops_assets.stack_services import ALL, S3, Service, build, supervisord_conf, write_files
 
-BUCKETS = ("landing", "tables", "policies", "models", "evidence", "predictions", "mlflow")
+BUCKETS = ("landing", "tables", "policies", "models", "evidence", "predictions", "monitoring", "mlflow")
 VERSIONED = ("policies",)
 LOCKED = ("models",)
 Progress = Callable[[str], None]

@@ -51,7 +51,7 @@ def test_fifty_models_make_one_code_location_with_seven_sensors(specs: list[Mode
         "new_data",
         "retrain",
         "release",
-        "drift",
+        "monitoring",
         "slo",
         "reconcile",
         "failed_runs",

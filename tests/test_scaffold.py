@@ -271,6 +271,7 @@ def test_the_same_rows_and_seed_give_the_same_model_with_values_missing(spec: Mo
 
 def test_each_field_of_a_model_stands_in_its_definition(root: Path, spec: ModelSpec) -> None:
     document = attributes(root, SLUG)
-    for name in ("label", "features", "training", "holdout", "gates", "canary", "drift", "retrain", "serving", "drill", "slo"):
+    sections = ("label", "features", "training", "holdout", "gates", "canary", "drift", "performance", "retrain", "serving", "drill", "slo")
+    for name in sections:
         assert set(document[name]) == set(vars(getattr(spec, name)))
     assert replace(spec, name="other").slug == "other"

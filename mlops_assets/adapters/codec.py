@@ -18,7 +18,8 @@ from mlops_assets.core.errors import BadData
 from mlops_assets.core.evidence import Observation
 from mlops_assets.core.policy import Policy
 
-if TYPE_CHECKING:  # what reads a policy has no need of all that decides
+if TYPE_CHECKING:  # what reads a policy has no need of all that decides and watches
+    from mlops_assets.core.hourly import Judged, Progress
     from mlops_assets.core.replay import Evidence, GateEvidence
     from mlops_assets.core.slo import History
 
@@ -84,6 +85,30 @@ def decode_gate_evidence(data: bytes, source: str) -> "GateEvidence":
 
     evidence: GateEvidence = _decode("gate_evidence", GateEvidence, data, source)
     return evidence
+
+
+def encode_progress(progress: "Progress") -> bytes:
+    return _encode("progress", progress)
+
+
+def decode_progress(data: bytes, source: str) -> "Progress":
+    """How far a model's answers have been watched, from its document; raises as :func:`decode_policy` does."""
+    from mlops_assets.core.hourly import Progress
+
+    progress: Progress = _decode("progress", Progress, data, source)
+    return progress
+
+
+def encode_judged(judged: "Judged") -> bytes:
+    return _encode("judged", judged)
+
+
+def decode_judged(data: bytes, source: str) -> "Judged":
+    """A verdict on performance from its document; raises as :func:`decode_policy` does."""
+    from mlops_assets.core.hourly import Judged
+
+    judged: Judged = _decode("judged", Judged, data, source)
+    return judged
 
 
 def _encode(kind: str, value: object, allow_nan: bool = False) -> bytes:

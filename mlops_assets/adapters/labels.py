@@ -69,3 +69,24 @@ def join(answers: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     if events.empty:
         return answers.iloc[:0].assign(label=[])
     return answers.astype({"unit": "string"}).merge(events.astype({"unit": "string"}), on=["unit", "event_time"])
+
+
+def by_hour(events: pd.DataFrame) -> dict[str, str]:
+    """A digest of what is known of each hour (``<yyyymmddThh>``) of the events, from :func:`known`, in whatever order they come."""
+    import pandas as pd
+
+    if events.empty:
+        return {}
+    rows = pd.util.hash_pandas_object(events.astype({"unit": str, "label": float}), index=False)
+    sums = rows.groupby(events["event_time"].dt.strftime("%Y%m%dT%H")).agg(["sum", "size"])
+    return {str(hour): f"{int(total):x}-{size}" for hour, total, size in sums.itertuples()}
+
+
+def versions(objects: ObjectStore, spec: ModelSpec) -> dict[str, str]:
+    """By day of events (ISO), which version of its events and labels is there; days that lack one are left out."""
+    listed = [
+        {info.key.rsplit("/", 1)[1].removesuffix(".parquet"): info.etag for info in objects.list(f"tables/{spec.name}/{name}/")}
+        for name in ("events", "labels")
+    ]
+    events, labels = listed
+    return {day: f"{etag}{labels[day]}" for day, etag in events.items() if day in labels}

@@ -40,10 +40,13 @@ class MemoryPredictionLog:
         with self._lock:
             self._tables.setdefault(model, []).append(table)
 
-    def read(self, model: str, after: str = "", columns: Sequence[str] | None = None) -> Predictions:
+    def read(self, model: str, after: str = "", columns: Sequence[str] | None = None, limit: int | None = None) -> Predictions:
         first = _parse(after)
         with self._lock:
             tables = self._tables.get(model, [])[first:]
+        if limit is not None:
+            before = np.cumsum([0, *map(len, tables)])[:-1]
+            tables = tables[: int(np.searchsorted(before, limit))]
         new = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({name: pd.Series(dtype=_TYPES[name]) for name in _COLUMNS})
         rows = new.drop_duplicates(list(KEY_COLUMNS), ignore_index=True)
         if columns is not None:

@@ -156,8 +156,8 @@ class S3PredictionLog:
     def __init__(self, objects: ObjectStore, settle: timedelta = timedelta(seconds=60), clock: Clock = lambda: datetime.now(UTC)) -> None:
         self._objects, self._settle, self._clock = objects, settle, clock
 
-    def read(self, model: str, after: str = "", columns: Sequence[str] | None = None) -> Predictions:
-        """The answers that were shipped since ``after`` was current, in the order of the log.
+    def read(self, model: str, after: str = "", columns: Sequence[str] | None = None, limit: int | None = None) -> Predictions:
+        """The answers that were shipped since ``after`` was current, in the order of the log; the file with row ``limit`` is the last.
 
         A request that was answered twice (a client's retry) counts once within one read, by request id, release and role. A column
         that a file does not have is null.
@@ -167,11 +167,17 @@ class S3PredictionLog:
         """
         position = _Position.parse(after)
         listed = self._objects.list(_prefix(model), after=_place(model, position.settled) if position.settled else "")
-        new = [entry for entry in listed if entry.size > len(TOMBSTONE) and _mark(entry.key) not in position.seen]
         wanted = None if columns is None else tuple(dict.fromkeys([*KEY_COLUMNS, *columns]))
-        table = _concatenate([_read(self._objects.get(entry.key), entry.key, wanted) for entry in new], wanted)
-        rows = table.to_pandas().drop_duplicates(list(KEY_COLUMNS), ignore_index=True)
-        return Predictions(rows if columns is None else rows[list(columns)], self._advance(model, position, listed).text())
+        taken, tables = [], []
+        for entry in listed:
+            taken.append(entry)
+            if entry.size > len(TOMBSTONE) and _mark(entry.key) not in position.seen:
+                tables.append(_read(self._objects.get(entry.key), entry.key, wanted))
+            if limit is not None and sum(len(table) for table in tables) >= limit:
+                break
+        rows = _concatenate(tables, wanted).to_pandas().drop_duplicates(list(KEY_COLUMNS), ignore_index=True)
+        end = self._advance(model, position, taken).text()
+        return Predictions(rows if columns is None else rows[list(columns)], end)
 
     def position(self, model: str, at: datetime | None = None) -> str:
         """The present end of the log: what is shipped from now on comes after it. With ``at``, what was shipped since then does."""

@@ -38,13 +38,18 @@ def profile_parquet(base: Profile, path: Path, inputs: Sequence[Feature]) -> Pro
             for group in range(file.num_row_groups):
                 for tally, feature in zip(tallies, inputs, strict=True):
                     for chunk in file.read_row_group(group, columns=[feature.name], use_threads=False).column(0).chunks:
-                        tally.add(_numbers(chunk, feature, path))
+                        tally.add(numbers(chunk, feature, str(path)))
     except (OSError, pa.ArrowException) as error:
         raise BadData(f"{path} cannot be read as Parquet: {error}") from error
     return Profile(tuple(tally.profile() for tally in tallies))
 
 
-def _numbers(values: pa.Array, feature: Feature, path: Path) -> np.ndarray:
+def numbers(values: pa.Array, feature: Feature, source: str) -> np.ndarray:
+    """A column's values as a model reads them, float32 of shape (rows,): a category as its place, a missing number as NaN.
+
+    Raises:
+        BadData: if they are no such values; ``source`` says of what.
+    """
     import pyarrow as pa
 
     if feature.categories:
@@ -54,8 +59,13 @@ def _numbers(values: pa.Array, feature: Feature, path: Path) -> np.ndarray:
         return np.asarray(places.fill_null(-1).to_numpy(), dtype=np.float32)
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    if pa.types.is_integer(values.type):
+    if pa.types.is_integer(values.type) or pa.types.is_null(values.type):
         values = values.cast(pa.float64(), safe=False)
+    if pa.types.is_string(values.type):  # a category of another release, which is in the same file
+        try:
+            values = values.cast(pa.float64())
+        except pa.ArrowInvalid as error:
+            raise BadData(f"{source}: column {feature.name!r} holds words ({error}), expected numbers") from error
     if not pa.types.is_floating(values.type):
-        raise BadData(f"{path}: column {feature.name!r} holds {values.type}, expected numbers")
+        raise BadData(f"{source}: column {feature.name!r} holds {values.type}, expected numbers")
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32)  # nulls are NaN

@@ -53,6 +53,12 @@ def originals(spec: ModelSpec, field: str, values: Iterable[str], key: str) -> M
     return own | {pseudonym(key, spec.name, field, value): value for value in known}
 
 
+def categories(spec: ModelSpec, key: str) -> Mapping[str, Mapping[str, str]]:
+    """By input that is hashed, what its categories are logged as; see :func:`originals`."""
+    hashed = [feature for feature in spec.features.inputs if feature.categories and spec.pii.get(feature.name) == "hash"]
+    return {feature.name: originals(spec, feature.name, feature.categories, key) for feature in hashed}
+
+
 def under_both_names(rows: pd.DataFrame, spec: ModelSpec, field: str, key: str) -> pd.DataFrame:
     """Rows, each also with the pseudonym of its ``field`` if that is hashed, so that answers find theirs whichever way they were logged."""
     import pandas as pd
@@ -70,11 +76,8 @@ def readable(answers: pd.DataFrame, spec: ModelSpec, key: str) -> pd.DataFrame:
     Raises:
         SpecError: if an input is hashed and there is no key.
     """
-    for feature in spec.features.inputs:
-        mark, place = spec.pii.get(feature.name), FEATURE_PREFIX + feature.name
-        if mark == "hash" and place in answers:
-            categories = originals(spec, feature.name, feature.categories, key)
-            answers = answers.assign(**{place: [categories.get(value, value) for value in answers[place]]})
-        elif mark == "drop":
-            answers = answers.assign(**{place: None})
-    return answers
+    for name, words in categories(spec, key).items():
+        if (place := FEATURE_PREFIX + name) in answers:
+            answers = answers.assign(**{place: [words.get(value, value) for value in answers[place]]})
+    dropped = [name for name in spec.features.names if spec.pii.get(name) == "drop"]
+    return answers.assign(**{FEATURE_PREFIX + name: None for name in dropped})

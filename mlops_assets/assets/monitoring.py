@@ -1,110 +1,112 @@
-"""What is served, watched: the ``monitoring`` group of a model."""
+"""The stored hours of the drift window against the champion's baseline: the asset ``drift_report``."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 import dagster as dg
 import numpy as np
-import pandas as pd
 
-from mlops_assets.adapters.pseudonyms import readable
-from mlops_assets.assets import keys
-from mlops_assets.assets.reading import nullable
-from mlops_assets.assets.training import SCORE, baseline_key
+from mlops_assets.adapters import hours
+from mlops_assets.assets.hourly import Asked, HourlyReport, Made
+from mlops_assets.assets.predictions import baseline_of
+from mlops_assets.assets.training import SCORE
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.distances import DEFINITION, Distances, Tests, examine, measure
-from mlops_assets.core.drift import judge, summarize
+from mlops_assets.core.drift import judge, summarize, unseen
 from mlops_assets.core.errors import NotFound
+from mlops_assets.core.hourly import HOUR, HourProfile, Progress, expected_of, hour_of, merge_hours
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.core.performance import estimate
 from mlops_assets.core.profile import Profile, profile
-from mlops_assets.core.signature import encode
 from mlops_assets.core.verdict import Outcome, Verdict, combine
 from mlops_assets.ports import Platform
 
-FEATURE_PREFIX = "feature__"
+MOST_HTML = 5
+"""So many HTML reports a run, each of which takes some seconds; others are made when somebody asks for them."""
 
 
-def build_monitoring_assets(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    predictions = dg.AssetSpec(
-        keys.key(spec, "predictions"),
-        deps=[keys.key(spec, "production")],
-        group_name=keys.group(spec, "monitoring"),
-        owners=list(spec.owners),
-        kinds={"parquet", "s3"},
-        description="Every answer with its features, release, score and latency. Written by the serving processes.",
-    )
-    return [predictions, _drift_report(spec)]
+LEAST = timedelta(seconds=60)
+"""Between two hourly runs, where the pace makes hours of milliseconds."""
 
 
-def _drift_report(spec: ModelSpec) -> dg.AssetsDefinition:
-    key = keys.key(spec, "drift_report")
+def drift_report(platform: Platform, spec: ModelSpec, asked: Asked) -> Made:
+    """Merge the stored profiles of the drift window, each read once, and hold them against the baseline. No row is read.
 
-    @dg.asset(
-        key=key,
-        deps=[keys.key(spec, "predictions")],
-        group_name=keys.group(spec, "monitoring"),
-        owners=list(spec.owners),
-        description=f"The served features and scores of the last {spec.drift.window} of event time against the champion's baseline.",
-        check_specs=[dg.AssetCheckSpec(check, asset=key) for check in ("feature_drift", "prediction_drift")],
-    )
-    def drift_report(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
-        policy = platform.policies.read(spec.name)
-        if policy.champion is None:
-            raise NotFound(f"{spec.name} has no release in production, so there is nothing to watch: promote one first")
-        base = Baseline.from_json(platform.objects.get(baseline_key(spec.name, policy.champion)).decode())
-        served = served_window(platform, spec)
-        current = profile(base.profile, matrix_with_scores(spec, readable(served.rows, spec, platform.pii_key)))
-        features, scores = (judge(base, current, spec.drift, served.span, names) for names in (spec.watched, [SCORE]))
-        ranked = rank(base, current, (*features, *scores))
-        return dg.MaterializeResult(
-            metadata={
-                "release": policy.champion,
-                "rows": len(served.rows),
-                "until": dg.MetadataValue.timestamp(served.until) if served.until else "nothing was served",
-                "summary": summarize(features).reason,
-                "drifted": ", ".join(summarize(features).drifted),
-                **largest(features),
-                **matters_most(ranked),
-                **expected_performance(spec, base, served.rows),
-                "distances_definition": DEFINITION,
-                "verdicts": _table(ranked),
-                **{f"psi_{verdict.name}": verdict.value for verdict in (*features, *scores) if verdict.value is not None},
-            },
-            check_results=[_check("feature_drift", features), _check("prediction_drift", scores)],
-        )
-
-    return drift_report
-
-
-@dataclass(frozen=True, eq=False)
-class Served:
-    """Answers, the newest event time among them, and how much event time they cover."""
-
-    rows: pd.DataFrame
-    until: datetime | None = None
-    span: timedelta = timedelta(0)
+    Under ``only_due`` a report is made that is ``drift.every`` old and would count something new.
+    """
+    progress, champion = hours.read_progress(platform.objects, spec.name), platform.policies.read(spec.name).champion
+    if champion is None and not asked.only_due:
+        raise NotFound(f"{spec.name} has no release in production, so there is nothing to watch: promote one first")
+    if champion is None or (asked.only_due and not _is_due(platform, spec, progress)):
+        return {}
+    base = baseline_of(platform, spec, champion)
+    until = asked.hours[-1] if asked.hours else progress.newest or hour_of(platform.clock())
+    found = hours.read_profiles(platform.objects, spec.name, champion, until - max(spec.drift.window, HOUR), until)
+    current = merge_hours(list(found.values())) if found else nothing(base)
+    span = until + HOUR - min(found) if found else timedelta(0)
+    features, scores = (judge(base, current.profile, spec.drift, span, names) for names in (spec.watched, [SCORE]))
+    strange = strange_in(spec, base, found[max(found)]) if found else ()
+    ranked = rank(base, current.profile, (*features, *scores), [verdict.name for verdict in strange])
+    drifted = summarize(features).drifted
+    html = _html(asked, spec, champion, until, progress, drifted)
+    if not asked.hours:
+        shown = drifted if html else tuple(name for name in progress.shown if name in drifted)
+        made = replace(progress, reported_at=platform.clock(), is_reported=True, shown=shown, is_urgent=False)
+        hours.write_progress(platform.objects, spec.name, made)
+    metadata = {
+        "release": champion,
+        "rows": current.rows,
+        "profiles": len(found),
+        "until": dg.MetadataValue.timestamp(until + HOUR) if found else "nothing was served",
+        "summary": summarize(features).reason,
+        "drifted": ", ".join(drifted),
+        **({"unseen": "; ".join(verdict.reason for verdict in strange)} if strange else {}),
+        **html,
+        **largest(features),
+        **matters_most(ranked),
+        **expected_performance(base, current),
+        "distances_definition": DEFINITION,
+        "verdicts": _table(ranked),
+        **{f"psi_{verdict.name}": verdict.value for verdict in (*features, *scores) if verdict.value is not None},
+    }
+    checks = [_check("feature_drift", (*strange, *features)), _check("prediction_drift", scores)]
+    return {until: dg.MaterializeResult(metadata=metadata, check_results=checks)}
 
 
-def served_window(platform: Platform, spec: ModelSpec) -> Served:
-    """What champions answered in production in the last window of event time."""
-    # Event time may run faster than the clock, by the platform's pace; an answer is shipped within a minute or so.
-    since = platform.clock() - spec.drift.window / platform.pace - timedelta(minutes=2)
-    rows = platform.predictions.read(spec.name, platform.predictions.position(spec.name, since)).rows
-    live = rows if rows.empty else rows[rows["role"] == "live"]
-    if live.empty:
-        return Served(live)
-    newest = live["event_time"].max()
-    within = live[live["event_time"] > newest - spec.drift.window]
-    return Served(within, newest.to_pydatetime(), (newest - within["event_time"].min()).to_pytimedelta())
+def strange_in(spec: ModelSpec, base: Baseline, newest: HourProfile) -> tuple[Verdict, ...]:
+    """The watched features of which most of the newest hour lies beyond all that the model was trained on; what matters most first."""
+    found = [verdict for verdict in unseen(base.profile, newest.profile, spec.watched) if verdict.outcome is Outcome.FAIL]
+    return tuple(sorted(found, key=lambda verdict: -base.importance.get(verdict.name, 0.0)))
 
 
-def matrix_with_scores(spec: ModelSpec, served: pd.DataFrame) -> np.ndarray:
-    """Served features as the model saw them, and the score as one more column; shape (rows, features + 1)."""
-    if served.empty:
-        return np.empty((0, len(spec.features.names) + 1), dtype=np.float32)
-    columns = {name: nullable(served[FEATURE_PREFIX + name]) for name in spec.features.names}
-    return np.column_stack([encode(spec.features.inputs, columns), served["score"].to_numpy(dtype=np.float32)])
+def nothing(base: Baseline) -> HourProfile:
+    """No answers, in the bins of a baseline."""
+    empty = profile(base.profile, np.empty((0, len(base.profile.columns)), dtype=np.float32))
+    return HourProfile(empty, empty.columns[-1])
+
+
+def _is_due(platform: Platform, spec: ModelSpec, progress: Progress) -> bool:
+    """Whether the last report is as old as a report may be, less half the time between two looks, and there is something new."""
+    if progress.reported_at is None or progress.is_urgent:
+        return progress.newest is not None
+    waited = platform.clock() - progress.reported_at
+    return not progress.is_reported and waited >= spec.drift.every / platform.pace - hour_at(platform.pace) / 2
+
+
+def hour_at(pace: float) -> timedelta:
+    """How long the clock takes from one hourly run to the next: an hour at the platform's pace, and a minute where that is less."""
+    return max(HOUR / pace, LEAST)
+
+
+def _html(
+    asked: Asked, spec: ModelSpec, release: str, until: datetime, progress: Progress, drifted: tuple[str, ...]
+) -> dict[str, dg.MetadataValue]:
+    """Where the HTML report will be, if there is to be one: when asked for, and when a column has drifted that had not in the last one."""
+    is_news = bool(set(drifted) - set(progress.shown)) and len(asked.html_reports) < MOST_HTML
+    if not (asked.html or is_news):
+        return {}
+    asked.html_reports.append((spec, release, until))
+    return {"html_report": dg.MetadataValue.path(f"s3://{hours.report_key(spec.name, release, until)}")}
 
 
 def largest(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
@@ -127,14 +129,19 @@ class Ranked:
         return (self.importance or 0.0) * (self.verdict.value or 0.0)
 
 
-def rank(base: Baseline, current: Profile, verdicts: tuple[Verdict, ...]) -> tuple[Ranked, ...]:
-    """The columns in the order of how much their drift matters; those of equal weight, as the score, by their PSI."""
+def rank(base: Baseline, current: Profile, verdicts: tuple[Verdict, ...], strange: Sequence[str] = ()) -> tuple[Ranked, ...]:
+    """First the ``strange``, then what has drifted, each in the order of how much it matters; those of equal weight by their PSI."""
     pairs = {before.name: (before, now) for before, now in zip(base.profile.columns, current.columns, strict=True)}
     found = [
         Ranked(verdict, measure(*pairs[verdict.name]), examine(*pairs[verdict.name]), base.importance.get(verdict.name))
         for verdict in verdicts
     ]
-    return tuple(sorted(found, key=lambda entry: (-entry.matters, -(entry.verdict.value or 0.0))))
+
+    def place(entry: Ranked) -> tuple[bool, bool, float, float]:
+        verdict = entry.verdict
+        return verdict.name not in strange, verdict.outcome is not Outcome.FAIL, -entry.matters, -(verdict.value or 0.0)
+
+    return tuple(sorted(found, key=place))
 
 
 def matters_most(ranked: tuple[Ranked, ...]) -> dict[str, str]:
@@ -143,12 +150,11 @@ def matters_most(ranked: tuple[Ranked, ...]) -> dict[str, str]:
     return {"matters_most": drifted[0].verdict.name} if drifted else {}
 
 
-def expected_performance(spec: ModelSpec, base: Baseline, served: pd.DataFrame) -> dict[str, float | str]:
+def expected_performance(base: Baseline, served: HourProfile) -> dict[str, float | str]:
     """What the scores let expect before labels come, each figure with its 95 % interval."""
     if base.calibration is None:
         return {"expected_performance": "the holdout could not tell what a score means: it had one class, or one score"}
-    score = served["score"].to_numpy(dtype=float) if len(served) else np.empty(0)
-    told = estimate(base.calibration, score, spec.label.decision_threshold)
+    told = expected_of(base.calibration, served)
     figures = {"auc": told.auc, "accuracy": told.accuracy, "precision": told.precision, "recall": told.recall}
     found = {name: figure for name, figure in figures.items() if figure is not None}
     values = {f"expected_{name}": figure.value for name, figure in found.items()}
@@ -195,3 +201,12 @@ def _table(ranked: tuple[Ranked, ...]) -> dg.TableMetadataValue:
     ]
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
     return dg.MetadataValue.table([dg.TableRecord({name: row[name] for name in columns}) for row in rows], schema)
+
+
+DRIFT = HourlyReport(
+    noun="drift_report",
+    make=drift_report,
+    deps=("prediction_profile",),
+    description="The served features and scores of the drift window against the champion's baseline.",
+    checks=("feature_drift", "prediction_drift"),
+)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import dagster as dg
 import pandas as pd
@@ -11,7 +12,6 @@ from mlops_assets.adapters.expressions import Expression
 from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX, REQUEST_PREFIX
 from mlops_assets.adapters.pseudonyms import originals, readable
 from mlops_assets.assets import keys
-from mlops_assets.assets.monitoring import served_window
 from mlops_assets.assets.reading import data_time, nullable, read_datasets
 from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core.model_spec import ModelSpec
@@ -73,7 +73,7 @@ def served_and_computed(platform: Platform, spec: ModelSpec) -> Recomputed:
     version, champion = platform.features.version(spec.features), platform.policies.read(spec.name).champion
     views = [view for view in version.views if spec.pii.get(view.entity) != "drop"]
     entities = list(dict.fromkeys(view.entity for view in views))
-    answered = served_window(platform, spec).rows
+    answered = served_window(platform, spec)
     rows = answered[answered["release"] == champion]
     is_same = champion is not None and platform.registry.release(spec.name, champion).tags.get("feature_hash") == version.hash
     if rows.empty or not is_same or not {ENTITY_PREFIX + name for name in entities} <= set(rows.columns):
@@ -127,6 +127,15 @@ def _said(spec: ModelSpec, view: OnDemandView, rows: pd.DataFrame) -> dict[str, 
         item.name: pd.to_datetime(rows[column], utc=True, format="ISO8601") if item.type == "timestamp" else rows[column]
         for item, column in columns.items()
     }
+
+
+def served_window(platform: Platform, spec: ModelSpec) -> pd.DataFrame:
+    """What was answered in production in the last window of event time, whatever release."""
+    # Event time may run faster than the clock, by the platform's pace; an answer is shipped within a minute or so.
+    since = platform.clock() - spec.drift.window / platform.pace - timedelta(minutes=2)
+    rows = platform.predictions.read(spec.name, platform.predictions.position(spec.name, since)).rows
+    live = rows if rows.empty else rows[rows["role"] == "live"]
+    return live if live.empty else live[live["event_time"] > live["event_time"].max() - spec.drift.window]
 
 
 def _shuffled(request_id: str) -> str:

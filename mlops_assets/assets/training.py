@@ -345,13 +345,14 @@ def training_baseline(platform: Platform, spec: ModelSpec, trained: TrainedModel
     score = partial(onnx_export.score, exported)
     matrix = np.column_stack([seen, score(seen)])
     profile = baseline([*spec.features.names, SCORE], matrix)
-    times = training["event_timestamp"].dt.tz_localize(None).to_numpy()
+    times, label = training["event_timestamp"].dt.tz_localize(None).to_numpy(), holdout[spec.label.column].to_numpy(dtype=int)
     return (
         Baseline(
             profile,
             cut(profile, matrix, times, spec.drift.window),
             importance(spec.features.names, score, unseen),
-            calibrate(score(unseen), holdout[spec.label.column].to_numpy(dtype=int)),
+            calibrate(score(unseen), label),
+            auc(label, score(unseen)) if 0 < label.sum() < len(label) else None,
         )
         .to_json()
         .encode()

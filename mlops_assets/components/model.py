@@ -8,7 +8,6 @@ from pydantic import BaseModel
 
 from mlops_assets.assets.data import build_data_assets
 from mlops_assets.assets.drill import build_drill_asset
-from mlops_assets.assets.monitoring import build_monitoring_assets
 from mlops_assets.assets.release import build_release_assets
 from mlops_assets.assets.report import build_report_asset
 from mlops_assets.assets.skew import build_skew_asset
@@ -47,13 +46,12 @@ class ModelComponent(dg.Component):
 
 
 def model_definitions(spec: ModelSpec) -> dg.Definitions:
-    """Every asset, check and schedule of one model."""
+    """Every asset, check and schedule of one model, but those of the hourly run, which is one for all models."""
     return dg.Definitions(
         assets=[
             *build_data_assets(spec),
             *build_training_assets(spec),
             *build_release_assets(spec),
-            *build_monitoring_assets(spec),
             build_skew_asset(spec),
             build_slo_asset(spec),
             build_drill_asset(spec),

@@ -25,12 +25,14 @@ class Baseline:
         blocks: the same rows by time.
         importance: what each feature moves the scores by, as a share of all features together.
         calibration: what a score means, by the holdout; None if that could not tell.
+        auc: on the holdout; None if that had one class, or the training is of before it was kept.
     """
 
     profile: Profile
     blocks: Blocks
     importance: Mapping[str, float]
     calibration: Calibration | None
+    auc: float | None = None
 
     def only(self, names: Sequence[str]) -> "Baseline":
         """The same of some of its columns, in the order of ``names``."""
@@ -44,6 +46,7 @@ class Baseline:
         document["blocks"] = self.blocks.to_document()
         document["importance"] = dict(self.importance)
         document["calibration"] = asdict(self.calibration) if self.calibration else None
+        document["auc"] = self.auc
         return json.dumps(document, sort_keys=True)
 
     @classmethod
@@ -56,7 +59,7 @@ class Baseline:
         profile, document = Profile.from_json(text), json.loads(text)
         known = document["calibration"]
         means = Calibration(**{name: tuple(values) for name, values in known.items()}) if known else None
-        return cls(profile, Blocks.from_document(document["blocks"]), document["importance"], means)
+        return cls(profile, Blocks.from_document(document["blocks"]), document["importance"], means, document.get("auc"))
 
 
 def importance(names: Sequence[str], score: Callable[[np.ndarray], np.ndarray], matrix: np.ndarray) -> dict[str, float]:

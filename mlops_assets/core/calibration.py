@@ -8,7 +8,7 @@ Thomas and Rao, *JASA* 82, 1987.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -119,6 +119,31 @@ def windows_in(blocks: np.ndarray, length: timedelta, span: timedelta) -> tuple[
     return blocks[len(blocks) - whole * each :].reshape(whole, each, -1).sum(axis=1), each
 
 
+def null_of(blocks: np.ndarray, length: timedelta, span: timedelta, rows: int) -> Null:
+    """The null distribution for a window of ``span`` with ``rows`` rows, from a column's blocks of ``length``.
+
+    A span of which the baseline has fewer than six windows is judged by its sixths. A part of length L strays from the rest of a baseline
+    of length T by a multiple of 1/L + 1/(T - L), a window of length S from all of it by the same multiple of 1/S + 1/T. So it is where
+    parts of that length stray independently of each other, as they do that are longer than what their rows share lasts, such as weather.
+
+    Args:
+        blocks: rows by block and bin, shape (blocks, bins), six blocks at least.
+    """
+    longest = max(len(blocks) // FEWEST_WINDOWS, 1) * length
+    total = blocks.sum(axis=0)
+    if span <= longest:
+        return null(windows_in(blocks, length, span)[0], total, rows)
+    found = null(windows_in(blocks, length, longest)[0], total, max(round(rows * (longest / span)), 1))
+    whole = len(blocks) * length
+    share = (longest / span + longest / whole) / (1 + longest / (whole - longest))
+    return replace(found, scale=max(found.scale * share, least_scale(total, rows)))
+
+
+def least_scale(total: np.ndarray, rows: int) -> float:
+    """The mean PSI of independent rows against a baseline of ``total`` rows by bin: less is luck, or a column that was constant."""
+    return float(max(int((total > 0).sum()) - 1, 1) * (1 / rows + 1 / total.sum()))
+
+
 def null(windows: np.ndarray, total: np.ndarray, rows: int) -> Null:
     """The null distribution for a window of ``rows`` rows.
 
@@ -132,9 +157,7 @@ def null(windows: np.ndarray, total: np.ndarray, rows: int) -> Null:
     windows, total = windows[:, kept], total[kept]
     generator = np.random.default_rng(_SEED)
     strayed = np.asarray([_strayed(window, total - window, rows, generator) for window in windows])
-    # independent rows stray by this much; less is luck, or a column that was constant
-    least = max(len(total) - 1, 1) * (1 / rows + 1 / total.sum())
-    return Null(max(float(strayed.mean()), float(least)), _degrees(windows, total, strayed), len(windows))
+    return Null(max(float(strayed.mean()), least_scale(total, rows)), _degrees(windows, total, strayed), len(windows))
 
 
 def false_discovery(p_values: Sequence[float]) -> np.ndarray:

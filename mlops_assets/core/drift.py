@@ -17,6 +17,9 @@ from mlops_assets.core.model_spec import Drift
 from mlops_assets.core.profile import ColumnProfile, Profile, require_same_bins
 from mlops_assets.core.verdict import Outcome, Verdict, combine
 
+UNSEEN_ROWS, UNSEEN_SHARE = 20, 0.5
+"""Of so many rows of an hour, and by so large a share of them, :func:`unseen` concludes."""
+
 CHANCE = 0.001
 """How seldom a PSI above :attr:`Shift.chance` comes from sampling alone."""
 
@@ -113,6 +116,18 @@ def calibrated(
     return tuple(entry if isinstance(entry, Verdict) else entry.verdict(float(next(adjusted)), alpha, len(known)) for entry in found)
 
 
+def unseen(base: Profile, hour: Profile, columns: Sequence[str]) -> tuple[Verdict, ...]:
+    """One verdict for each of ``columns``: whether most of an hour's values lie beyond all that the baseline has.
+
+    A column whose unit has changed, whose categories have other names, or that has gone missing shows so in its first hour, while a
+    window of days still hides it. A missing value is beyond the baseline if that has none. Fewer than 20 rows are inconclusive.
+
+    Raises:
+        BadData: if the two were counted over different bins.
+    """
+    return tuple(_unseen(before, now) for before, now, _ in _pairs(base, hour, ()) if before.name in columns)
+
+
 @dataclass(frozen=True)
 class DriftSummary:
     """All columns together: which have drifted, the one that moved most, and one sentence for a person."""
@@ -167,6 +182,19 @@ def _pairs(base: Profile, current: Profile, ignore: Sequence[str]) -> list[tuple
     return [(before, now, place) for place, (before, now) in pairs if before.name not in ignore]
 
 
+def _unseen(before: ColumnProfile, now: ColumnProfile) -> Verdict:
+    few = _few(before, now, UNSEEN_ROWS, UNSEEN_SHARE)
+    if few is not None:
+        return few
+    low, high = (before.cells[0], before.cells[-1]) if before.cells else (0, -1)
+    beyond = sum(count for cell, count in zip(now.cells, now.cell_counts, strict=True) if not low <= cell <= high)
+    share = (beyond + (0 if before.nulls else now.nulls)) / now.rows
+    outcome = Outcome.FAIL if share > UNSEEN_SHARE else Outcome.PASS
+    span = f"{before.moments.minimum:.6g} to {before.moments.maximum:.6g}" if before.moments.count else "nothing but missing values"
+    reason = f"{share:.0%} of the newest hour's {now.name} lie beyond the {span} that the model was trained on"
+    return Verdict(now.name, outcome, share, UNSEEN_SHARE, reason, now.rows)
+
+
 def _few(before: ColumnProfile, now: ColumnProfile, min_rows: int, limit: float | None) -> Verdict | None:
     """The verdict on a column that cannot be measured, if it is one."""
     if before.rows == 0:
@@ -196,19 +224,17 @@ def _placed(before: ColumnProfile, now: ColumnProfile, blocks: Blocks, place: in
     if few is not None:
         return few
     value, counts = _shift(before, now).psi, blocks.counts[place]
-    windows, each = calibration.windows_in(counts, blocks.length, span)
-    fewest = calibration.FEWEST_WINDOWS
+    fewest, there = calibration.FEWEST_WINDOWS, len(counts) * blocks.length
     reason = None
     if span < blocks.length / 2:
         reason = f"{now.name}: rows of {span} cannot be held against a baseline that was cut by {blocks.length}: wait for more"
-    elif len(windows) < fewest:
-        reason = (
-            f"{now.name}: the baseline has {len(windows)} windows of {each * blocks.length}, {fewest} are needed: train on at least "
-            f"{fewest * each * blocks.length}, or shorten drift.window"
-        )
+    elif len(counts) < fewest:
+        reason = f"{now.name}: the baseline has {len(counts)} blocks of {blocks.length}, {fewest} are needed: train on more days"
+    elif span > there + blocks.length / 2:
+        reason = f"{now.name}: rows of {span} are more than the {there} of the baseline: train on as much, or shorten drift.window"
     if reason is not None:
         return Verdict(now.name, Outcome.INCONCLUSIVE, value, None, reason, now.rows)
-    return _Placed(now.name, value, calibration.null(windows, counts.sum(axis=0), now.rows), now.rows)
+    return _Placed(now.name, value, calibration.null_of(counts, blocks.length, span, now.rows), now.rows)
 
 
 def _chi_square(probability: float, degrees: int) -> float:

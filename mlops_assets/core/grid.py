@@ -39,6 +39,18 @@ def by_cell(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     return cells, np.concatenate([below[down[::-1]], above[up]]), missing
 
 
+def by_pattern(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same of patterns one by one, shape (values,), which for a few thousand is faster than going through all cells.
+
+    >>> [int(part[0]) for part in by_pattern(patterns(np.array([2.0, 2.0], dtype=np.float32)))[:2]]
+    [32768, 2]
+    """
+    cells = np.where(found < _SIGN, found, _SIGN - found)
+    is_number = np.abs(cells) <= INFINITE
+    kept, counts = np.unique(cells[is_number], return_counts=True)
+    return kept, counts, int(len(found) - is_number.sum())
+
+
 def cell_of(distance: np.ndarray) -> np.ndarray:
     """The number of each distance's cell, for distances that are not NaN; shape (values,).
 

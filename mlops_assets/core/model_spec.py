@@ -238,7 +238,9 @@ class Drift:
     row that came to nothing.
 
     Policy ``fixed``: a PSI above ``max_psi`` has drifted. ``calibrated``: a PSI has drifted that windows of the baseline itself have so
-    seldom that without drift at most a share ``alpha`` of the reports names any feature. It needs six windows of training data.
+    seldom that without drift at most a share ``alpha`` of the reports names any feature. It needs six days of training data, or six windows
+    where those are shorter, and a window no longer than the training data; of a window longer than a sixth of them it asks that its
+    sixths stray independently.
     """
 
     window: timedelta = timedelta(days=1)
@@ -255,6 +257,28 @@ class Drift:
         _require(self.max_psi > 0, f"drift.max_psi: got {self.max_psi}, expected a PSI above 0, e.g. 0.2")
         _require(0 < self.alpha < 0.5, f"drift.alpha: got {self.alpha}, expected a share of false alarms between 0 and 0.5, e.g. 0.05")
         _require(self.min_rows > 0, "drift.min_rows: must be at least 1; no data is never a pass")
+
+
+@dataclass(frozen=True)
+class LivePerformance:
+    """What the champion must be worth once labels are in: its AUC on what it answered in the last ``window`` of event time that is due.
+
+    At least ``floor``; without one, at least what it had on its holdout less ``margin``. It has failed when it is shown to be below,
+    wrongly 1 - ``confidence`` of the time at most; with fewer than ``min_positives`` of either outcome nothing is concluded.
+    """
+
+    window: timedelta = timedelta(days=7)
+    floor: float | None = None
+    margin: float = 0.05
+    confidence: float = 0.95
+    min_positives: int = 50
+
+    def __post_init__(self) -> None:
+        _require(self.window >= timedelta(hours=1), "performance.window: must be an hour at least, e.g. '7d'")
+        _require(self.floor is None or 0 < self.floor < 1, f"performance.floor: got {self.floor}, expected an AUC between 0 and 1")
+        _require(self.margin >= 0, "performance.margin: must not be negative")
+        _require(0.5 < self.confidence < 1, f"performance.confidence: got {self.confidence}, expected between 0.5 and 1, e.g. 0.95")
+        _require(self.min_positives > 0, "performance.min_positives: must be at least 1; no data is never a pass")
 
 
 @dataclass(frozen=True)
@@ -296,6 +320,7 @@ class ModelSpec:
     gates: Gates
     canary: Canary
     drift: Drift = field(default_factory=Drift)
+    performance: LivePerformance = field(default_factory=LivePerformance)
     retrain: Retrain = field(default_factory=Retrain)
     serving: Serving = field(default_factory=Serving)
     slo: Slo = field(default_factory=Slo)

@@ -119,18 +119,37 @@ def estimate(known: Calibration, score: np.ndarray, threshold: float, confidence
     >>> [round(figure.value, 2) for figure in (told.auc, told.accuracy, told.precision, told.recall)]
     [0.9, 0.9, 0.9, 0.9]
     """
+    return expected(known, score, score >= threshold, np.ones(len(score)), confidence)
+
+
+def expected(known: Calibration, score: np.ndarray, decided: np.ndarray, counts: np.ndarray, confidence: float = 0.95) -> Performance:
+    """As :func:`estimate`, of scores that stand for several rows each, such as the cells of a profile.
+
+    Args:
+        score: shape (scores,), finite; one may stand there twice.
+        decided: whether its rows were decided yes, shape (scores,).
+        counts: how many rows have it, shape (scores,).
+
+    Raises:
+        BadData: if a score is not finite.
+
+    >>> told = expected(Calibration((0.1, 0.9), (0.1, 0.9), (100, 100)), np.array([0.1, 0.9]), np.array([0, 1]), np.array([100, 100]))
+    >>> round(told.auc.value, 2), told.rows
+    (0.9, 200)
+    """
     if not np.all(np.isfinite(score)):
         raise BadData("got a score that is not finite, expected probabilities")
-    if len(score) < 2 * FEWEST:
-        return Performance(None, None, None, None, len(score), f"{len(score)} rows, {2 * FEWEST} are needed")
-    chance = probability(known, score)
-    yes, rows, decided = float(chance.sum()), len(score), (score >= threshold).astype(float)
-    window = _Window(known, score, chance, NormalDist().inv_cdf(0.5 + confidence / 2))
-    accuracy = window.interval(float(np.mean(np.where(decided, chance, 1 - chance))), (2 * decided - 1) / rows)
+    rows = int(counts.sum())
+    if rows < 2 * FEWEST:
+        return Performance(None, None, None, None, rows, f"{rows} rows, {2 * FEWEST} are needed")
+    chance, decided, counts = probability(known, score), decided.astype(float), counts.astype(float)
+    yes = float(chance @ counts)
+    window = _Window(known, score, chance, counts, NormalDist().inv_cdf(0.5 + confidence / 2))
+    accuracy = window.interval(float(np.where(decided, chance, 1 - chance) @ counts) / rows, (2 * decided - 1) / rows)
     if not FEWEST <= yes <= rows - FEWEST:
         reason = f"{yes:.1f} yes and {rows - yes:.1f} no are expected, {FEWEST} of each are needed"
         return Performance(None, accuracy, None, None, rows, reason)
-    right, told = float(chance @ decided), float(decided.sum())
+    right, told = float((chance * decided) @ counts), float(decided @ counts)
     precision = window.interval(right / told, decided / told) if told >= FEWEST else None
     recall = window.interval(right / yes, (decided - right / yes) / yes)
     return Performance(_auc(window, yes), accuracy, precision, recall, rows, f"as expected of {rows} calibrated scores")
@@ -138,38 +157,40 @@ def estimate(known: Calibration, score: np.ndarray, threshold: float, confidence
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """Scores, the probability of a yes of each, and how wide an interval is in standard errors."""
+    """Scores, the probability of a yes of each, how many rows have it, and how wide an interval is in standard errors."""
 
     known: Calibration
     score: np.ndarray
     chance: np.ndarray
+    counts: np.ndarray
     width: float
 
     def interval(self, value: float, slope: np.ndarray) -> Estimate:
-        """Around ``value``; ``slope`` is what it changes by with each label, shape (rows,)."""
-        labels = float(np.sum(slope**2 * self.chance * (1 - self.chance)))
+        """Around ``value``; ``slope`` is what it changes by with the label of one row, shape (scores,)."""
+        labels = float(np.sum(self.counts * slope**2 * self.chance * (1 - self.chance)))
         left, weight = _weights(self.known, self.score)
-        by_knot = np.bincount(left, slope * (1 - weight), len(self.known.rates)) + np.bincount(
-            left + 1, slope * weight, len(self.known.rates)
-        )
+        together, knots = self.counts * slope, len(self.known.rates)
+        by_knot = np.bincount(left, together * (1 - weight), knots) + np.bincount(left + 1, together * weight, knots)
         rates = np.asarray(self.known.rates)
-        knots = float(np.sum(by_knot**2 * rates * (1 - rates) / np.asarray(self.known.rows)))
-        half = self.width * (labels + knots) ** 0.5
+        holdout = float(np.sum(by_knot**2 * rates * (1 - rates) / np.asarray(self.known.rows)))
+        half = self.width * (labels + holdout) ** 0.5
         return Estimate(value, max(value - half, 0.0), min(value + half, 1.0))
 
 
 def _auc(window: _Window, yes: float) -> Estimate:
     """Pairs of a yes and a no in the right order, over all such pairs, both as expected; ties count half."""
-    chance, rows = window.chance, len(window.chance)
-    ranks, spread, no = _midranks(window.score), float(np.sum(window.chance * (1 - window.chance))), rows - yes
+    chance, counts = window.chance, window.counts
+    no, spread = float(counts.sum()) - yes, float(np.sum(counts * chance * (1 - chance)))
+    ranks = _midranks(window.score, counts)
     # of the number of yes, whose square enters: E[X^2] = E[X]^2 + Var[X]
     pairs = yes * no - spread
-    value = (float(chance @ ranks) - (yes * yes + spread + yes) / 2) / pairs
+    value = (float((chance * counts) @ ranks) - (yes * yes + spread + yes) / 2) / pairs
     return window.interval(value, (ranks - yes - 0.5 - value * (no - yes)) / pairs)
 
 
-def _midranks(values: np.ndarray) -> np.ndarray:
-    _, place, many = np.unique(values, return_inverse=True, return_counts=True)
+def _midranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    _, place = np.unique(values, return_inverse=True)
+    many = np.bincount(place, counts)
     return np.asarray((np.cumsum(many) - (many - 1) / 2)[place])
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,9 @@ QUANTILES = 10
 
 BLOCK = 1 << 16
 """Values that are counted at once: they and the counts stay in a core's cache."""
+
+FEW = 1 << 12
+"""Up to so many values are counted one by one, which is faster than going through all cells."""
 
 
 @dataclass(frozen=True)
@@ -102,22 +106,36 @@ class Tally:
 
     def __init__(self, column: ColumnProfile) -> None:
         self._column = column
-        self._counts = np.zeros(grid.CELLS, dtype=np.int64)
+        self._few: list[np.ndarray] = []
+        self._counts: np.ndarray | None = None  # by pattern, once there are more than few
         self._moments = Moments()
 
     def add(self, values: np.ndarray) -> None:
         """Count values, shape (values,), read as the float32 that models see; NaN is missing."""
+        if not len(values):
+            return
+        if self._counts is None and len(values) + sum(map(len, self._few)) <= FEW:
+            self._few.append(self._patterns(values))
+            return
         counts = np.zeros(grid.CELLS, dtype=np.int64)  # its own, which stays in the cache while other columns take turns
         for start in range(0, len(values), BLOCK):
-            with np.errstate(over="ignore", invalid="ignore"):
-                block = np.ascontiguousarray(values[start : start + BLOCK], dtype=np.float32)
-                distance = block - np.float32(self._column.centre)
-            counts += np.bincount(grid.patterns(distance), minlength=grid.CELLS)
-            self._moments = self._moments.merged(_moments(block, distance, self._column.centre))
-        self._counts += counts
+            counts += np.bincount(self._patterns(values[start : start + BLOCK]), minlength=grid.CELLS)
+        for found in self._few:
+            np.add.at(counts, found, 1)
+        self._few = []
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def _patterns(self, values: np.ndarray) -> np.ndarray:
+        """The cells of a block of values, whose moments are added on the way."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = np.ascontiguousarray(values, dtype=np.float32)
+            distance = block - np.float32(self._column.centre)
+        self._moments = self._moments.merged(_moments(block, distance, self._column.centre))
+        return grid.patterns(distance)
 
     def profile(self) -> ColumnProfile:
-        cells, counts, nulls = grid.by_cell(self._counts)
+        few = np.concatenate([np.empty(0, dtype=np.intp), *self._few])
+        cells, counts, nulls = grid.by_pattern(few) if self._counts is None else grid.by_cell(self._counts)
         column = self._column
         made = tuple(cells.tolist()), tuple(counts.tolist())
         return ColumnProfile(column.name, column.centre, column.cuts, column.categorical, *made, nulls, self._moments)
@@ -200,8 +218,18 @@ def merge(left: Profile, right: Profile) -> Profile:
     Raises:
         BadData: if they were counted over different bins.
     """
-    require_same_bins(left, right)
-    return Profile(tuple(_add(a, b) for a, b in zip(left.columns, right.columns, strict=True)))
+    return merge_all((left, right))
+
+
+def merge_all(profiles: Sequence[Profile]) -> Profile:
+    """The profile of the rows of all of them, at least one; as merging one after the other, but each is looked at once.
+
+    Raises:
+        BadData: if they were counted over different bins.
+    """
+    for other in profiles[1:]:
+        require_same_bins(profiles[0], other)
+    return Profile(tuple(_added(parts) for parts in zip(*(profile.columns for profile in profiles), strict=True)))
 
 
 def require_same_bins(left: Profile, right: Profile) -> None:
@@ -214,13 +242,13 @@ def require_same_bins(left: Profile, right: Profile) -> None:
             raise BadData(f"column {one.name!r} was counted over different bins: count both over the same baseline")
 
 
-def _add(a: ColumnProfile, b: ColumnProfile) -> ColumnProfile:
-    cells, places = np.unique((*a.cells, *b.cells), return_inverse=True)
+def _added(parts: Sequence[ColumnProfile]) -> ColumnProfile:
+    cells, places = np.unique(np.concatenate([np.asarray(part.cells, dtype=np.int64) for part in parts]), return_inverse=True)
     counts = np.zeros(len(cells), dtype=np.int64)
-    np.add.at(counts, places, np.asarray((*a.cell_counts, *b.cell_counts), dtype=np.int64))
-    moments = a.moments.merged(b.moments)
-    made = tuple(int(cell) for cell in cells), tuple(counts.tolist())
-    return ColumnProfile(a.name, a.centre, a.cuts, a.categorical, *made, a.nulls + b.nulls, moments)
+    np.add.at(counts, places, np.concatenate([np.asarray(part.cell_counts, dtype=np.int64) for part in parts]))
+    one, moments = parts[0], reduce(Moments.merged, (part.moments for part in parts))
+    made = tuple(cells.tolist()), tuple(counts.tolist())
+    return ColumnProfile(one.name, one.centre, one.cuts, one.categorical, *made, sum(part.nulls for part in parts), moments)
 
 
 def _frozen(name: str, column: np.ndarray) -> ColumnProfile:

@@ -38,10 +38,14 @@ class Caller:
             for day, part in rows.groupby(rows["event_timestamp"].dt.date):
                 self._store.write(definitions.view(view), day, part, first)
 
+    def rows(self, start: date, end: date) -> pd.DataFrame:
+        """The flights asked about in ``[start, end)``, each with its features as of then."""
+        chosen = self._events[(self._events["event_time"].dt.date >= start) & (self._events["event_time"].dt.date < end)]
+        return self._store.as_of(self._spec.features, chosen.rename(columns={"event_time": "event_timestamp"}).reset_index(drop=True))
+
     def requests(self, start: date, end: date) -> list[dict[str, Any]]:
         """One request body a flight asked about in ``[start, end)``."""
-        chosen = self._events[(self._events["event_time"].dt.date >= start) & (self._events["event_time"].dt.date < end)]
-        rows = self._store.as_of(self._spec.features, chosen.rename(columns={"event_time": "event_timestamp"}).reset_index(drop=True))
+        rows = self.rows(start, end)
         on_demand = self._store.version(self._spec.features).on_demand
         computed = {item.name for view in on_demand for item in view.fields}
         said = [item.name for view in on_demand for item in view.request]  # all of them times

@@ -1,13 +1,14 @@
 """The night shift: seven sensors, each for all models at once.
 
 ``new_data`` ingests what landed, ``retrain`` trains on new data or drift, ``release`` takes a release through its stages,
-``drift`` has reports made, ``slo`` rolls back what burns its budget, and ``reconcile`` repairs whatever is not as the policies say. Each
-is a loop over models around one small function; a model that raises is logged and does not stop the others. ``failed_runs`` looks at what
-became of the runs that they asked for.
+``slo`` rolls back what burns its budget, and ``reconcile`` repairs whatever is not as the policies say. Each is a loop over models around
+one small function; a model that raises is logged and does not stop the others. ``monitoring`` asks for the hourly run that watches what is
+served, and ``failed_runs`` looks at what became of the runs that they asked for.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,20 +17,13 @@ from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import Platform
 from mlops_assets.sensors.failed_runs import failed_runs_sensor
+from mlops_assets.sensors.monitoring import look_at_hour
 from mlops_assets.sensors.new_data import look_for_new_data
-from mlops_assets.sensors.production import look_at_drift, look_at_world
+from mlops_assets.sensors.production import look_at_world
 from mlops_assets.sensors.release import look_at_release
 from mlops_assets.sensors.slo import look_at_slo
-from mlops_assets.sensors.tick import MODEL_TAG, STAGE_TAG, Tick
+from mlops_assets.sensors.tick import MODEL_TAG, STAGE_TAG, UNFINISHED, Tick
 from mlops_assets.sensors.training import look_for_training
-
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 Look = Callable[[Tick, ModelSpec], None]
 
@@ -40,15 +34,17 @@ def build_sensors(specs: Sequence[ModelSpec], interval_seconds: int = 30) -> lis
         "new_data": (look_for_new_data, "Ingests the days whose files are new, late or rewritten."),
         "retrain": (look_for_training, "Trains the first release, and again on new data, on drift, or on changed features."),
         "release": (look_at_release, "Evaluates and stages a new release, then takes it step by step through its canary."),
-        "drift": (look_at_drift, "Has a drift report made while there is traffic."),
         "slo": (look_at_slo, "Rolls back a champion that burns the budget of its objectives, or has a person look."),
         "reconcile": (look_at_world, "Repairs what is not as the policies say, and records what happened outside of runs."),
     }
-    shared = [_shared_sensor(name, look, text, specs, interval_seconds) for name, (look, text) in looks.items()]
-    return [*shared, failed_runs_sensor(interval_seconds)]
+    sensors = [_sensor(name, partial(look_at_all, specs=specs, look=look), text, interval_seconds) for name, (look, text) in looks.items()]
+    watch = _sensor("monitoring", partial(look_at_hour, specs=specs), "Has what was served watched, every hour.", interval_seconds)
+    return [*sensors, watch, failed_runs_sensor(interval_seconds)]
 
 
-def _shared_sensor(name: str, look: Look, description: str, specs: Sequence[ModelSpec], interval_seconds: int) -> dg.SensorDefinition:
+def _sensor(
+    name: str, evaluate: Callable[[dg.SensorEvaluationContext, Platform], dg.SensorResult], description: str, interval_seconds: int
+) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
         description=description,
@@ -57,7 +53,7 @@ def _shared_sensor(name: str, look: Look, description: str, specs: Sequence[Mode
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def shared(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
-        return look_at_all(context, platform, specs, look)
+        return evaluate(context, platform)
 
     return shared
 

@@ -1,6 +1,4 @@
-"""Watch what serves: drift reports while there is traffic, and the repair of what is not as the policies say."""
-
-from datetime import datetime
+"""Repair what is not as the policies say, and record what no run recorded."""
 
 import dagster as dg
 
@@ -10,26 +8,7 @@ from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.reconcile import reconcile
 from mlops_assets.records import write_missing
-from mlops_assets.sensors.tick import MODEL_TAG, STAGE_TAG, Tick, without_figures
-
-
-def look_at_drift(tick: Tick, spec: ModelSpec) -> None:
-    """Ask for a drift report when the champion answered requests since the last one, and that is old enough."""
-    policy = tick.platform.policies.read(spec.name)
-    if policy.champion is None or (spec.name, "drift") in tick.busy:
-        return
-    now = tick.platform.clock()
-    if now < datetime.fromisoformat(tick.state.get("due", now.isoformat())):
-        return
-    answered = {
-        s.gateway: [s.epoch, s.traffic[policy.champion].requests]
-        for s in tick.platform.gateway.sample(spec.name)
-        if policy.champion in s.traffic
-    }
-    if not any(requests for _, requests in answered.values()) or answered == tick.state.get("answered"):
-        return
-    tick.state = {"due": (now + spec.drift.every / tick.platform.pace).isoformat(), "answered": answered}
-    tick.requests.append(dg.RunRequest(asset_selection=[keys.key(spec, "drift_report")], tags={MODEL_TAG: spec.name, STAGE_TAG: "drift"}))
+from mlops_assets.sensors.tick import Tick, without_figures
 
 
 def look_at_world(tick: Tick, spec: ModelSpec) -> None:

@@ -14,6 +14,14 @@ from mlops_assets.ports import Platform
 MODEL_TAG, STAGE_TAG, INTENT_TAG = "mlops/model", "mlops/stage", "mlops/intent"
 TRIGGER_TAG, CAUSE_TAG = "mlops/trigger", "mlops/cause"
 """What made somebody ask for a run, and where a person finds it."""
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+"""Of runs that have not ended."""
 
 TRIES = 3
 """How often a run for the same intent is started before a person has to look."""

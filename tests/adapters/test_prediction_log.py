@@ -54,6 +54,22 @@ def test_what_was_read_is_not_read_again(world):
     assert (first, second, world.read(position)[0]) == (["a"], ["b"], [])
 
 
+def test_a_long_log_is_read_some_files_at_a_time(world):
+    for n in range(5):
+        world.ship(f"a{n}", f"b{n}")
+        world.now += timedelta(seconds=50)
+    found, position = [], ""
+    while True:
+        read = world.log.read("tiny", position, limit=3)
+        if read.rows.empty:
+            break
+        found.append(read.rows["request_id"].tolist())
+        position = read.position
+    assert found == [["a0", "b0", "a1", "b1"], ["a2", "b2", "a3", "b3"], ["a4", "b4"]]
+    world.ship("late", named=world.now - timedelta(seconds=40))
+    assert world.read(position)[0] == ["late"]
+
+
 def test_a_file_that_shows_up_after_a_later_name_was_read_is_read_once(world):
     world.now += timedelta(seconds=50)
     world.ship("later")

@@ -24,7 +24,7 @@ def world(shop: Gifts) -> World:
 
 
 def report(world: World) -> dict:
-    assert world.materialize(NAME, "drift_report").success
+    assert world.materialize(NAME, "predictions", "prediction_profile", "drift_report").success
     return {
         name: getattr(value, "records", value.value) for name, value in world.materializations(NAME, "drift_report")[-1].metadata.items()
     }
@@ -50,8 +50,9 @@ def test_orders_of_another_kind_are_named_by_how_much_they_matter(shop: Gifts, w
     assert world.checks(NAME, "drift_report")["feature_drift"] is False
     assert {"amount", "items"} <= set(found["drifted"].split(", "))
     shown = table(found)
-    assert shown["matters"].is_monotonic_decreasing
     drifted = shown[shown["outcome"] == "fail"]
+    assert drifted["matters"].is_monotonic_decreasing
+    assert list(shown.index[: len(drifted)]) == list(drifted.index)  # those come first
     assert found["matters_most"] == drifted.index[0]
     assert found["largest_psi"] == pytest.approx(shown.drop(index="score")["psi"].max())
     assert found["psi_amount"] == shown.loc["amount", "psi"]

@@ -21,7 +21,7 @@ def world(shop: Gifts) -> World:
     asked = shop.requests(2000, seed=5)
     world.send(NAME, asked.assign(amount=asked["amount"] * 3))
     world.tick("release")
-    world.materialize(NAME, "drift_report")
+    world.materialize(NAME, "predictions", "prediction_profile", "drift_report")
     world.materialize(NAME, "rollback_drill")
     return world
 
@@ -58,7 +58,7 @@ def test_what_is_gathered_are_the_figures_of_the_assets(shop: Gifts, world: Worl
 
 def test_sparklines_go_back_over_earlier_reports(shop: Gifts, world: World) -> None:
     world.clock.advance(HOUR)
-    world.materialize(NAME, "drift_report")
+    world.materialize(NAME, "predictions", "prediction_profile", "drift_report")
     facts = gather(world.instance, world.platform, shop.spec, Settings.from_environment())
     assert {len(row.history) for row in facts.drift.columns} == {2}
     assert all(row.history[-1] == row.psi for row in facts.drift.columns)

@@ -8,7 +8,8 @@ from scipy.stats import binom, false_discovery_control
 from scipy.stats import f as f_distribution
 
 from mlops_assets.core.baseline import Baseline
-from mlops_assets.core.calibration import FEWEST_WINDOWS, MOST_BLOCKS, Blocks, Null, cut, false_discovery, null, windows_in
+from mlops_assets.core.calibration import FEWEST_WINDOWS, MOST_BLOCKS, Blocks, Null, cut, false_discovery, null, null_of, windows_in
+from mlops_assets.core.distances import measure
 from mlops_assets.core.drift import calibrated, judge
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.model_spec import Drift
@@ -172,10 +173,30 @@ def judged(before: np.ndarray, now: np.ndarray, span: timedelta, times: np.ndarr
     return calibrated(base, blocks, profile(base, now[:, None]), span, 0.05, 50)[0]
 
 
-def test_too_few_days_say_how_many_would_do():
-    verdict = judged(weather(240, 1), weather(168, 2), 7 * DAY)
+@pytest.mark.parametrize(
+    ("days", "span", "reason"),
+    [
+        (5, 2, f"the baseline has 5 blocks of 1 day, 0:00:00, {FEWEST_WINDOWS} are needed: train on more days"),
+        (10, 14, "rows of 14 days, 0:00:00 are more than the 10 days, 0:00:00 of the baseline: train on as much, or shorten drift.window"),
+    ],
+)
+def test_too_few_days_say_what_would_do(days, span, reason):
+    verdict = judged(weather(24 * days, 1), weather(24 * span, 2), span * DAY)
     assert (verdict.outcome, verdict.threshold) == (Outcome.INCONCLUSIVE, None)
-    assert f"has 1 windows of 7 days, 0:00:00, {FEWEST_WINDOWS} are needed: train on at least 42 days" in verdict.reason
+    assert reason in verdict.reason
+
+
+def test_a_window_of_more_than_a_sixth_is_judged_by_sixths_and_strays_as_windows_do():
+    """Of many stationary series, windows of a third of the baseline stray as far as the null distribution says, on average."""
+    strayed, scales = [], []
+    for seed in range(150):
+        rows = weather(24 * 240, seed)
+        before, now = rows[: 20 * 24 * 60], rows[-20 * 24 * 20 :]
+        base = baseline(["x"], before[:, None])
+        blocks = cut(base, before[:, None], hours(24 * 60), DAY)
+        scales.append(null_of(blocks.counts[0], DAY, 20 * DAY, len(now)).scale)
+        strayed.append(measure(base.columns[0], profile(base, now[:, None]).columns[0]).psi)
+    assert np.mean(scales) == pytest.approx(np.mean(strayed), rel=0.25)
 
 
 def test_a_window_far_shorter_than_the_blocks_is_waited_for():

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, chi2
 
-from mlops_assets.core.drift import drift, shift, summarize
+from mlops_assets.core.drift import UNSEEN_ROWS, drift, shift, summarize, unseen
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.profile import baseline, profile
 from mlops_assets.core.verdict import Outcome
@@ -165,3 +165,36 @@ def test_a_change_of_units_of_baseline_and_present_alike_changes_nothing(offset,
         return drift(base, profile(base, now.astype(float) * factor + plus), 0.2, 10)[0].value
 
     assert measured(scale, offset) == pytest.approx(measured(1, 0), abs=0.02)
+
+
+SEEN = weather(5000, 0)
+HALF = np.where(np.arange(40) < 20, 900.0, 15.0)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "carrier", "expected"),
+    [
+        (weather(40, 9)[:, 0], 2, {"temperature": PASS, "carrier": PASS}),
+        (weather(40, 9)[:, 0] * 1.8 + 1000, 2, {"temperature": FAIL, "carrier": PASS}),
+        (weather(40, 9)[:, 0] - 500, 2, {"temperature": FAIL, "carrier": PASS}),
+        (HALF, 2, {"temperature": PASS, "carrier": PASS}),  # not more than half
+        (np.full(40, np.nan), 2, {"temperature": FAIL, "carrier": PASS}),
+        (np.full(40, np.inf), 2, {"temperature": FAIL, "carrier": PASS}),
+        (weather(40, 9)[:, 0], -1, {"temperature": PASS, "carrier": FAIL}),  # a category that the model does not know
+        (weather(UNSEEN_ROWS - 1, 9)[:, 0] + 900, 2, {"temperature": OPEN, "carrier": OPEN}),
+    ],
+    ids=["as ever", "a larger unit", "far below", "half of it", "gone missing", "infinite", "unknown carriers", "too few"],
+)
+def test_an_hour_beyond_all_that_was_trained_on_is_seen_at_once(temperature, carrier, expected):
+    base = baseline(NAMES, SEEN)
+    hour = profile(base, np.column_stack([temperature, np.full(len(temperature), carrier)]).astype(np.float32))
+    assert {verdict.name: verdict.outcome for verdict in unseen(base, hour, NAMES)} == expected
+    assert unseen(base, hour, []) == ()
+
+
+def test_a_value_that_was_missing_in_training_may_be_missing():
+    base = baseline(["pressure"], np.array([[1000.0], [1020.0], [np.nan]] * 50))
+    assert unseen(base, profile(base, np.full((40, 1), np.nan)), ["pressure"])[0].outcome is PASS
+    only = baseline(["pressure"], np.full((50, 1), np.nan))
+    (verdict,) = unseen(only, profile(only, np.full((40, 1), 1000.0)), ["pressure"])
+    assert (verdict.outcome, "nothing but missing values" in verdict.reason) == (FAIL, True)

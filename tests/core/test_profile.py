@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from mlops_assets.core import grid
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.profile import Profile, baseline, bins_of, merge, profile
+from mlops_assets.core.profile import FEW, Profile, baseline, bins_of, merge, merge_all, profile
 
 NAMES = ["temperature", "carrier"]
 VALUES = st.one_of(st.floats(-50, 50, width=32), st.just(float("nan")), st.sampled_from([0.0, 1.0, 2.0, -1.0, 1e30, float("inf")]))
@@ -185,3 +185,12 @@ def test_a_matrix_of_another_width_is_refused(matrix):
         profile(baseline(NAMES, steady()), matrix)
     with pytest.raises(BadData, match="expected 2 columns: temperature, carrier"):
         baseline(NAMES, matrix)
+
+
+def test_few_values_are_counted_as_many_are():
+    values = steady(FEW + 5)[:, 0]
+    base = baseline(["temperature"], steady()[:, :1])
+    whole = profile(base, values[:, None])
+    parts = [profile(base, part[:, None]) for part in (values[:FEW], values[FEW:])]
+    assert merge_all(parts).columns[0].cell_counts == whole.columns[0].cell_counts
+    assert merge_all([*parts, parts[0]]).columns[0].rows == 2 * FEW + 5

@@ -1,0 +1,358 @@
+"""What was served by event hour: the prediction log compacted to one Parquet file an hour of a model, and what is made of each.
+
+``monitoring/<model>/predictions/<yyyymmddThh>.parquet`` holds the answers of an event hour, each once. Beside them lie
+``profiles/<release>/<yyyymmddThh>.json``, ``outcomes/<release>/<yyyymmddThh>.parquet`` (answers with their label),
+``performance/<yyyymmddThh>.json`` (verdicts), ``reports/`` (HTML) and ``progress.json``, which says how far all of it has come.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mlops_assets.adapters.codec import decode_judged, decode_progress, encode_judged, encode_progress
+from mlops_assets.adapters.prediction_log import FEATURE_PREFIX, KEY_COLUMNS
+from mlops_assets.adapters.profile_parquet import numbers
+from mlops_assets.core.errors import BadData, NotFound
+from mlops_assets.core.hourly import HOUR, HourProfile, Judged, Progress, hour_named, hour_of, name_of
+from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.profile import Profile, Tally
+from mlops_assets.ports import ObjectStore
+
+ROWS_AT_ONCE = 1 << 17
+"""So many answers are in memory at once as rows; more are read and written as they come."""
+
+LIVE = "live"
+Words = Mapping[str, Mapping[str, str]]
+"""By input, what stands for what its category was logged as."""
+
+NO_WORDS: Words = {}
+_OUTCOMES = pa.schema(
+    {
+        "unit": pa.string(),
+        "event_time": pa.timestamp("us", "UTC"),
+        "score": pa.float64(),
+        "decision": pa.bool_(),
+        "label": pa.int8(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """An hour after answers were added to it: how many were new, and how many it has."""
+
+    added: int
+    rows: int
+
+
+def add(objects: ObjectStore, model: str, answers: pd.DataFrame) -> dict[datetime, Compacted]:
+    """Add answers to the files of their hours; those that were there before, by request id, release and role, change nothing.
+
+    Every hour of theirs is told that has a file, also if nothing was new: that may be what a run wrote that was killed then.
+
+    An answer that was repeated across the end of an hour counts in the one that had it first. Memory holds these answers, and the
+    compressed files of three hours with the keys of their answers.
+
+    Args:
+        answers: as :meth:`mlops_assets.ports.PredictionLog.read` gives them, each once.
+    """
+    found: dict[datetime, Compacted] = {}
+    files = _Files(objects, model)
+    hours = answers["event_time"].dt.floor("h")
+    for start, rows in answers.groupby(hours, sort=True):
+        hour = hour_of(start.to_pydatetime())
+        new = _table(rows)
+        for near in (hour - HOUR, hour, hour + HOUR):
+            known = files.marks(near)
+            new = new.filter(pc.invert(pc.is_in(_marks(new), known))) if known is not None else new
+        if len(new):
+            files.put(hour, _with(files.get(hour), new))
+        if (there := files.marks(hour)) is not None:
+            found[hour] = Compacted(len(new), len(there))
+    return found
+
+
+def rows_of(objects: ObjectStore, model: str, hour: datetime, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The answers of an hour; no rows if it has none."""
+    data = _get(objects, predictions_key(model, hour))
+    if data is None:
+        return pd.DataFrame(columns=list(columns or KEY_COLUMNS))
+    file = pq.ParquetFile(BytesIO(data))
+    wanted = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+    rows: pd.DataFrame = file.read(wanted).to_pandas()
+    return rows
+
+
+def profile_hour(
+    objects: ObjectStore,
+    model: str,
+    hour: datetime,
+    inputs: Sequence[Feature],
+    base_of: Callable[[str], Profile | None],
+    words: Words = NO_WORDS,
+) -> dict[str, HourProfile | None]:
+    """The live answers of an hour, counted for each release, some rows at a time; None for one that has no baseline.
+
+    Args:
+        inputs: of the model; a baseline has a column for each, and one for the score.
+        words: what the categories of some inputs are logged as.
+
+    Raises:
+        NotFound: if the hour has no answers.
+        BadData: if a column is not what its input is.
+    """
+    key = predictions_key(model, hour)
+    file = pq.ParquetFile(BytesIO(objects.get(key)))
+    tallies: dict[str, list[Tally] | None] = {}
+    columns = [FEATURE_PREFIX + item.name for item in inputs]
+    wanted = [*KEY_COLUMNS[1:], "score", "decision", *(name for name in columns if name in file.schema_arrow.names)]
+    for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
+        table = pa.Table.from_batches([batch])
+        live = table.filter(pc.equal(table["role"], LIVE))
+        for release in pc.unique(live["release"]).to_pylist():
+            if release not in tallies:
+                base = base_of(release)
+                tallies[release] = None if base is None else [Tally(column) for column in (*base.columns, base.columns[-1])]
+            if (made := tallies[release]) is not None:
+                _count(made, live.filter(pc.equal(live["release"], release)), inputs, key, words)
+    return {release: None if made is None else _counted(made) for release, made in tallies.items()}
+
+
+def write_profile(objects: ObjectStore, model: str, release: str, hour: datetime, made: HourProfile) -> None:
+    objects.put(_hour_key(model, f"profiles/{release}", hour, "json"), made.to_json().encode())
+
+
+def read_profiles(objects: ObjectStore, model: str, release: str, after: datetime, until: datetime) -> dict[datetime, HourProfile]:
+    """The profiles of a release, of the hours after one and up to another."""
+    keys = _hours_in(objects, model, f"profiles/{release}", "json", after, until)
+    return {hour: HourProfile.from_json(objects.get(key).decode()) for hour, key in keys}
+
+
+def profiled_hours(objects: ObjectStore, model: str, release: str, after: datetime, until: datetime) -> list[datetime]:
+    """The hours, in their order, of which a release has a profile."""
+    return [hour for hour, _ in _hours_in(objects, model, f"profiles/{release}", "json", after, until)]
+
+
+def write_outcomes(objects: ObjectStore, model: str, release: str, hour: datetime, rows: pd.DataFrame) -> bool:
+    """Keep the labelled answers of an hour; returns whether they are others than those that were there.
+
+    Args:
+        rows: with unit, event_time, score, decision and label.
+    """
+    key = _hour_key(model, f"outcomes/{release}", hour, "parquet")
+    ordered = rows.sort_values(["event_time", "unit"], ignore_index=True)[_OUTCOMES.names]
+    sink = BytesIO()
+    pq.write_table(pa.Table.from_pandas(ordered, _OUTCOMES, preserve_index=False), sink, compression="zstd")
+    if (there := _get(objects, key)) == sink.getvalue() or (there is None and not len(ordered)):
+        return False
+    objects.put(key, sink.getvalue())
+    return True
+
+
+def read_outcomes(objects: ObjectStore, model: str, release: str, after: datetime, until: datetime, most: int) -> pd.DataFrame:
+    """The labelled answers of a release in the hours after one and up to another; of more than ``most`` those of the newest hours."""
+    parts, rows = [], 0
+    for _, key in reversed(_hours_in(objects, model, f"outcomes/{release}", "parquet", after, until)):
+        parts.append(pq.read_table(BytesIO(objects.get(key))))
+        rows += len(parts[-1])
+        if rows >= most:
+            break
+    found: pd.DataFrame = pa.concat_tables([_OUTCOMES.empty_table(), *reversed(parts)]).to_pandas()
+    return found
+
+
+def hours_of_day(objects: ObjectStore, model: str, day: str) -> list[datetime]:
+    """The hours of a day (ISO) that have answers."""
+    prefix = f"{_prefix(model)}predictions/{day.replace('-', '')}T"
+    return [_hour_in(info.key) for info in objects.list(prefix)]
+
+
+def write_judged(objects: ObjectStore, model: str, hour: datetime, judged: Judged) -> None:
+    objects.put(_hour_key(model, "performance", hour, "json"), encode_judged(judged))
+
+
+def read_judged(objects: ObjectStore, model: str, hour: datetime) -> Judged | None:
+    """The verdict that was made on the performance up to an hour; None if none was."""
+    key = _hour_key(model, "performance", hour, "json")
+    data = _get(objects, key)
+    return None if data is None else decode_judged(data, key)
+
+
+def write_progress(objects: ObjectStore, model: str, progress: Progress) -> None:
+    objects.put(f"{_prefix(model)}progress.json", encode_progress(progress))
+
+
+def read_progress(objects: ObjectStore, model: str) -> Progress:
+    """How far this model's answers have been watched; the beginning if they never were."""
+    key = f"{_prefix(model)}progress.json"
+    data = _get(objects, key)
+    return Progress() if data is None else decode_progress(data, key)
+
+
+def predictions_key(model: str, hour: datetime) -> str:
+    """Where the answers of an hour lie.
+
+    >>> from datetime import UTC
+    >>> predictions_key("flight-delay", datetime(2013, 1, 1, 10, tzinfo=UTC))
+    'monitoring/flight-delay/predictions/20130101T10.parquet'
+    """
+    return _hour_key(model, "predictions", hour, "parquet")
+
+
+def report_key(model: str, release: str, hour: datetime) -> str:
+    """Where the HTML report of the window up to an hour lies."""
+    return _hour_key(model, f"reports/{release}", hour, "html")
+
+
+class _Files:
+    """The files of a few neighbouring hours and the keys of their answers, read once while hours are gone through in order."""
+
+    _KEPT = 3
+
+    def __init__(self, objects: ObjectStore, model: str) -> None:
+        self._objects, self._model = objects, model
+        self._kept: OrderedDict[datetime, tuple[bytes | None, pa.Array | None]] = OrderedDict()
+
+    def get(self, hour: datetime) -> bytes | None:
+        return self._read(hour)[0]
+
+    def marks(self, hour: datetime) -> pa.Array | None:
+        """The keys of the answers that the hour has; None if it has none."""
+        return self._read(hour)[1]
+
+    def put(self, hour: datetime, data: bytes) -> None:
+        self._objects.put(predictions_key(self._model, hour), data)
+        self._keep(hour, data)
+
+    def _read(self, hour: datetime) -> tuple[bytes | None, pa.Array | None]:
+        if hour not in self._kept:
+            self._keep(hour, _get(self._objects, predictions_key(self._model, hour)))
+        return self._kept[hour]
+
+    def _keep(self, hour: datetime, data: bytes | None) -> None:
+        marks = None if data is None else _marks(pq.read_table(BytesIO(data), columns=list(KEY_COLUMNS)))
+        self._kept[hour] = (data, marks)
+        self._kept.move_to_end(hour)
+        while len(self._kept) > self._KEPT:
+            self._kept.popitem(last=False)
+
+
+def _marks(table: pa.Table) -> pa.Array:
+    """One string a row, by which an answer is known again."""
+    joined = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in KEY_COLUMNS), "\n")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _table(rows: pd.DataFrame) -> pa.Table:
+    table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+    # the memory log keeps whole numbers as they were asked
+    schema = pa.schema([(field.name, _wide(field.type)) for field in table.schema])
+    return table.cast(schema)
+
+
+def _wide(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return pa.float64()
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_dictionary(kind) else kind
+
+
+def _with(there: bytes | None, new: pa.Table) -> bytes:
+    """The file with more answers, its old ones first. Row groups are written as they are read."""
+    old = None if there is None else pq.ParquetFile(BytesIO(there))
+    schema = _together([new.schema] if old is None else [old.schema_arrow, new.schema])
+    sink = BytesIO()
+    strings = [field.name for field in schema if pa.types.is_string(field.type)]
+    with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=strings) as writer:
+        for batch in _parts(old, new):
+            writer.write_table(_conform(batch, schema))
+    return sink.getvalue()
+
+
+def _parts(old: pq.ParquetFile | None, new: pa.Table) -> Iterator[pa.Table]:
+    """All rows in parts of a size; the last old one, which is mostly smaller, goes with the new."""
+    last: pa.Table | None = None
+    for batch in old.iter_batches(ROWS_AT_ONCE) if old is not None else ():
+        if last is not None:
+            yield last
+        last = pa.Table.from_batches([batch])
+    if last is None:
+        yield new
+        return
+    schema = _together([last.schema, new.schema])
+    yield pa.concat_tables([_conform(last, schema), _conform(new, schema)])
+
+
+def _together(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The columns of all; one that is a number here and a string there is a string."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for field in (field for schema in schemas for field in schema):
+        kinds.setdefault(field.name, set()).update(() if pa.types.is_null(field.type) else {field.type})
+    return pa.schema([(name, pa.float64() if not of else of.pop() if len(of) == 1 else pa.string()) for name, of in kinds.items()])
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if table.schema.equals(schema):
+        return table
+    columns = [table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _count(tallies: Sequence[Tally], rows: pa.Table, inputs: Sequence[Feature], key: str, words: Words) -> None:
+    """Add rows of one release to its tallies: a tally an input, one of the scores, one of the scores of the yes."""
+    *features, score, yes = tallies
+    if len(features) != len(inputs):
+        raise BadData(f"{key}: a baseline of {len(features)} features, the model has {len(inputs)}: it was trained on others, train again")
+    for tally, feature in zip(features, inputs, strict=True):
+        name = FEATURE_PREFIX + feature.name
+        if name in rows.column_names:
+            for chunk in rows[name].chunks:
+                tally.add(numbers(_readable(chunk, words.get(feature.name)), feature, key))
+        else:
+            tally.add(np.full(len(rows), np.nan, dtype=np.float32))
+    scores = rows["score"].to_numpy()
+    score.add(scores)
+    yes.add(scores[rows["decision"].to_numpy().astype(bool)])
+
+
+def _readable(values: pa.Array, words: Mapping[str, str] | None) -> pa.Array:
+    return values if words is None else pa.array([words.get(value, value) for value in values.to_pylist()], pa.string())
+
+
+def _counted(tallies: Sequence[Tally]) -> HourProfile:
+    *columns, yes = (tally.profile() for tally in tallies)
+    return HourProfile(Profile(tuple(columns)), yes)
+
+
+def _hours_in(objects: ObjectStore, model: str, noun: str, ending: str, after: datetime, until: datetime) -> list[tuple[datetime, str]]:
+    first, last = _hour_key(model, noun, after, ending), _hour_key(model, noun, until, ending)
+    listed = objects.list(f"{_prefix(model)}{noun}/", after=first)
+    return [(_hour_in(info.key), info.key) for info in listed if info.key <= last]
+
+
+def _hour_key(model: str, noun: str, hour: datetime, ending: str) -> str:
+    return f"{_prefix(model)}{noun}/{name_of(hour)}.{ending}"
+
+
+def _hour_in(key: str) -> datetime:
+    return hour_named(key.rsplit("/", 1)[1].partition(".")[0])
+
+
+def _prefix(model: str) -> str:
+    return f"monitoring/{model}/"
+
+
+def _get(objects: ObjectStore, key: str) -> bytes | None:
+    try:
+        return objects.get(key)
+    except NotFound:
+        return None
