@@ -34,8 +34,8 @@ def predictions(platform: Platform, spec: ModelSpec, _: Asked) -> Made:
         hours.write_progress(platform.objects, spec.name, progress)
         for hour, one in added.items():
             found[hour] = hours.Compacted(one.added + (found[hour].added if hour in found else 0), one.rows)
-        if new.rows.empty:
-            break
+        if len(new.rows) < hours.ROWS_AT_ONCE:
+            break  # what comes in while this run is at work is the next one's
     return {
         hour: dg.MaterializeResult(
             metadata={

@@ -2,12 +2,12 @@
 
 import http.client
 import json
-import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -73,17 +73,18 @@ class Traffic:
         self._path, self._port, self._pause = f"/models/{model}/predict", port, threads / rate
         self._pool: Sequence[bytes] = ()
         self._units: Sequence[str] = ()
+        self._turn = count()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.answers: Counter[tuple[str, int]] = Counter()
         self.last_answer: dict[str, float] = {}
-        self._threads = [threading.Thread(target=self._send, args=(number,), daemon=True) for number in range(threads)]
+        self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(threads)]
 
     def play(self, requests: Sequence[dict[str, Any]]) -> None:
-        """From now on send these, in random order."""
+        """From now on send these, in their order, and from the first again when all were sent."""
         pool, units = [json.dumps(request).encode() for request in requests], [request["unit"] for request in requests]
         with self._lock:
-            self._pool, self._units = pool, units
+            self._pool, self._units, self._turn = pool, units, count()
 
     def start(self) -> None:
         for thread in self._threads:
@@ -108,15 +109,15 @@ class Traffic:
                 totals[release] += count
         return dict(totals)
 
-    def _send(self, number: int) -> None:
-        chance, connection, due, served = random.Random(number), None, time.monotonic(), False  # noqa: S311 - which flight is next
+    def _send(self) -> None:
+        connection, due, served = None, time.monotonic(), False
         while not self._stop.is_set():
             due = max(due + self._pause, time.monotonic() - 1)
             time.sleep(max(0.0, due - time.monotonic()))
             with self._lock:
                 if not self._pool:
                     continue
-                place = chance.randrange(len(self._pool))
+                place = next(self._turn) % len(self._pool)
                 body, unit = self._pool[place], self._units[place]
             connection = connection or http.client.HTTPConnection(HOST, self._port, timeout=10)
             release, status = self._ask(connection, body, unit)
