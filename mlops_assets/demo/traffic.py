@@ -1,13 +1,13 @@
 """Requests at a steady rate: real flights, each with the features that were known when it was asked about."""
 
 import http.client
+import itertools
 import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -73,7 +73,7 @@ class Traffic:
         self._path, self._port, self._pause = f"/models/{model}/predict", port, threads / rate
         self._pool: Sequence[bytes] = ()
         self._units: Sequence[str] = ()
-        self._turn = count()
+        self._turn = itertools.count()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.answers: Counter[tuple[str, int]] = Counter()
@@ -84,7 +84,7 @@ class Traffic:
         """From now on send these, in their order, and from the first again when all were sent."""
         pool, units = [json.dumps(request).encode() for request in requests], [request["unit"] for request in requests]
         with self._lock:
-            self._pool, self._units, self._turn = pool, units, count()
+            self._pool, self._units, self._turn = pool, units, itertools.count()
 
     def start(self) -> None:
         for thread in self._threads:
