@@ -68,15 +68,15 @@ def add(objects: ObjectStore, model: str, answers: pd.DataFrame) -> dict[datetim
     """
     found: dict[datetime, Compacted] = {}
     files = _Files(objects, model)
-    hours = answers["event_time"].dt.floor("h")
-    for start, rows in answers.groupby(hours, sort=True):
+    table, places = _table(answers), answers.groupby(answers["event_time"].dt.floor("h")).indices
+    for start, rows in sorted(((pd.Timestamp(str(start)), rows) for start, rows in places.items()), key=lambda part: part[0]):
         hour = hour_of(start.to_pydatetime())
-        new = _table(rows)
+        new = table.take(rows)
         for near in (hour - HOUR, hour, hour + HOUR):
             known = files.marks(near)
             new = new.filter(pc.invert(pc.is_in(_marks(new), known))) if known is not None else new
         if len(new):
-            files.put(hour, _with(files.get(hour), new))
+            files.put(hour, _with(files.get(hour), new), _marks(new))
         if (there := files.marks(hour)) is not None:
             found[hour] = Compacted(len(new), len(there))
     return found
@@ -230,17 +230,19 @@ class _Files:
         """The keys of the answers that the hour has; None if it has none."""
         return self._read(hour)[1]
 
-    def put(self, hour: datetime, data: bytes) -> None:
+    def put(self, hour: datetime, data: bytes, new: pa.Array) -> None:
+        """Write the file of an hour after answers with ``new`` keys were added to it."""
         self._objects.put(predictions_key(self._model, hour), data)
-        self._keep(hour, data)
+        old = self.marks(hour)
+        self._keep(hour, data, new if old is None else pa.concat_arrays([old, new]))
 
     def _read(self, hour: datetime) -> tuple[bytes | None, pa.Array | None]:
         if hour not in self._kept:
-            self._keep(hour, _get(self._objects, predictions_key(self._model, hour)))
+            data = _get(self._objects, predictions_key(self._model, hour))
+            self._keep(hour, data, None if data is None else _marks(pq.read_table(BytesIO(data), columns=list(KEY_COLUMNS))))
         return self._kept[hour]
 
-    def _keep(self, hour: datetime, data: bytes | None) -> None:
-        marks = None if data is None else _marks(pq.read_table(BytesIO(data), columns=list(KEY_COLUMNS)))
+    def _keep(self, hour: datetime, data: bytes | None, marks: pa.Array | None) -> None:
         self._kept[hour] = (data, marks)
         self._kept.move_to_end(hour)
         while len(self._kept) > self._KEPT:

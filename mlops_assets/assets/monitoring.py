@@ -25,7 +25,7 @@ MOST_HTML = 5
 """So many HTML reports a run, each of which takes some seconds; others are made when somebody asks for them."""
 
 
-LEAST = timedelta(seconds=120)
+LEAST = timedelta(seconds=90)
 """Between two hourly runs, where the pace makes hours of milliseconds."""
 
 
