@@ -82,6 +82,12 @@ def add(objects: ObjectStore, model: str, answers: pd.DataFrame) -> dict[datetim
     return found
 
 
+def newest_live(answers: pd.DataFrame) -> datetime | None:
+    """The hour of the newest answer that somebody got; None without any."""
+    live = answers[answers["role"] == LIVE] if len(answers) else answers
+    return hour_of(live["event_time"].max().to_pydatetime()) if len(live) else None
+
+
 def rows_of(objects: ObjectStore, model: str, hour: datetime, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The answers of an hour; no rows if it has none."""
     data = _get(objects, predictions_key(model, hour))

@@ -30,7 +30,7 @@ def predictions(platform: Platform, spec: ModelSpec, _: Asked) -> Made:
         if new.rows.empty and new.position == progress.position:
             break
         added = hours.add(platform.objects, spec.name, new.rows)
-        progress = progress.read_to(new.position, list(added))
+        progress = progress.read_to(new.position, list(added), hours.newest_live(new.rows))
         hours.write_progress(platform.objects, spec.name, progress)
         for hour, one in added.items():
             found[hour] = hours.Compacted(one.added + (found[hour].added if hour in found else 0), one.rows)

@@ -95,7 +95,7 @@ class Progress:
         unprofiled: hours that have answers which no profile counts yet.
         unjoined: hours that have answers which were not held against the labels that are there.
         joined: by day of events, the version of its events and labels that the answers were held against; of the newest days by hour too.
-        newest: the newest hour that has an answer.
+        newest: the newest hour that has a live answer. A smoke test asks now, also where a year of long ago is replayed.
         judged: the newest hour whose performance was judged.
         reported_at: when the last drift report was made.
         is_reported: whether it counts all that is profiled.
@@ -116,10 +116,10 @@ class Progress:
     unseen: tuple[str, ...] = ()
     is_urgent: bool = False
 
-    def read_to(self, position: str, touched: Sequence[datetime]) -> "Progress":
-        """Some more of the log is in its hours."""
+    def read_to(self, position: str, touched: Sequence[datetime], live: datetime | None) -> "Progress":
+        """Some more of the log is in its hours; the newest of its live answers is in the hour ``live``."""
         unprofiled, unjoined = (tuple(sorted({*before, *touched})) for before in (self.unprofiled, self.unjoined))
-        newest = max([*touched, *([self.newest] if self.newest else [])], default=None)
+        newest = max((hour for hour in (live, self.newest) if hour is not None), default=None)
         reported = self.is_reported and not touched
         return replace(self, position=position, unprofiled=unprofiled, unjoined=unjoined, newest=newest, is_reported=reported)
 

@@ -53,6 +53,15 @@ def figures(world: World, noun: str) -> dict:
     return {name: value.value for name, value in world.materializations(NAME, noun)[-1].metadata.items() if hasattr(value, "value")}
 
 
+def test_a_smoke_test_of_today_does_not_move_the_window_of_a_year_that_is_replayed(world: World, shop: Gifts) -> None:
+    ask(world, shop, 100, DAY, timedelta(minutes=2))
+    late = world.log._tables[NAME][-1].head(5)
+    now = pd.Timestamp(world.clock())
+    world.log.append(NAME, late.assign(role="shadow", event_time=now, request_id="smoke-" + late["request_id"]))
+    assert an_hour_later(world).success
+    assert (figures(world, "drift_report")["rows"], figures(world, "drift_report")["profiles"]) == (100, 4)
+
+
 def test_one_run_an_hour_records_each_event_hour_of_what_was_served(world: World, shop: Gifts) -> None:
     ask(world, shop, 100, DAY, timedelta(minutes=2))  # 3 h 20
     assert world.tick("monitoring") == 0  # the hour is not over

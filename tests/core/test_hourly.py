@@ -62,6 +62,6 @@ def test_hours_in_names_are_in_the_order_of_time():
 
 
 def test_what_was_read_is_left_to_be_profiled_and_joined_once():
-    begun = Progress(is_reported=True).read_to("1", [NOON, NOON + HOUR]).read_to("2", [NOON]).read_to("3", [])
+    begun = Progress(is_reported=True).read_to("1", [NOON, NOON + HOUR], NOON + HOUR).read_to("2", [NOON], NOON).read_to("3", [], None)
     assert (begun.position, begun.newest, begun.is_reported) == ("3", NOON + HOUR, False)
     assert begun.unprofiled == begun.unjoined == (NOON, NOON + timedelta(hours=1))
