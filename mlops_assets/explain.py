@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from mlops_assets.adapters import labels
-from mlops_assets.adapters.codec import decode_gate_evidence
+from mlops_assets.adapters.codec import decode
 from mlops_assets.adapters.onnx_model import OnnxModel
 from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
 from mlops_assets.assets.skew import with_entities
 from mlops_assets.core.errors import MlopsError, NotFound
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Change, Policy
+from mlops_assets.core.replay import GateEvidence
 from mlops_assets.core.shares import spans
 from mlops_assets.core.signature import Signature
 from mlops_assets.core.verdict import Verdict
@@ -227,7 +228,7 @@ def _made_of(info: ReleaseInfo | None) -> dict[str, str]:
 
 
 def _gate_verdicts(platform: Platform, evidence: str) -> tuple[Verdict, ...]:
-    return decode_gate_evidence(platform.objects.get(evidence), evidence).verdicts if evidence else ()
+    return decode(GateEvidence, platform.objects.get(evidence), evidence).verdicts if evidence else ()
 
 
 def _label(platform: Platform, spec: ModelSpec, row: Mapping[str, Any]) -> int | None:

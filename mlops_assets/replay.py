@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.adapters import holdout_scores
-from mlops_assets.adapters.codec import decode_evidence, decode_gate_evidence
+from mlops_assets.adapters.codec import decode
 from mlops_assets.core.canary import Decision
 from mlops_assets.core.canary_spec import Canary
 from mlops_assets.core.errors import BadData, DigestMismatch, NotFound, SpecError
@@ -112,7 +112,7 @@ def replay_release(platform: Platform, model: str, release: str, overlay: Overla
     asked, objects, decided = overlay or Overlay(), platform.objects, _decided(platform, model, release)
     gates = [_judged_again(objects, model, change, asked) for change in decided if change.action in ("stage", "refuse")]
     made = [(change, _kept(objects, model, change)) for change in decided if change.action not in ("stage", "refuse")]
-    looks = [(change, decode_evidence(data, change.author.evidence or "")) for change, data in made]
+    looks = [(change, decode(Evidence, data, change.author.evidence or "")) for change, data in made]
     canary = sorted([*looks, *((None, held) for held in _held(objects, model, release))], key=lambda look: look[1].decided_at)
     plan = asked.canary
     return (*gates, *(Replayed(change, kept, replay(kept, plan(kept.plan) if plan else None)) for change, kept in canary))
@@ -195,11 +195,11 @@ def _held(objects: ObjectStore, model: str, release: str) -> Iterator[Evidence]:
         when, _, digest = info.key.rpartition("/")[2].removesuffix(".json").rpartition("-")
         if (proper := hashlib.sha256(data).hexdigest()) != digest:
             raise _changed(info.key, f"{when}-{proper}.json")
-        yield decode_evidence(data, info.key)
+        yield decode(Evidence, data, info.key)
 
 
 def _judged_again(objects: ObjectStore, model: str, change: Change, overlay: Overlay) -> ReplayedGate:
-    evidence = decode_gate_evidence(_kept(objects, model, change), change.author.evidence or "")
+    evidence = decode(GateEvidence, _kept(objects, model, change), change.author.evidence or "")
     try:
         scored = holdout_scores.read(objects, model, evidence.scores, evidence.threshold)
     except NotFound as error:

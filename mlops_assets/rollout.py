@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
-from mlops_assets.adapters.codec import decode_observation, encode_evidence, encode_observation
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.changes import change_at
 from mlops_assets.core import evidence
 from mlops_assets.core import policy as policies
@@ -41,7 +41,7 @@ def look(platform: Platform, spec: ModelSpec, policy: Policy) -> Observation:
     key, now = running_key(policy), platform.clock()
     samples = platform.gateway.sample(policy.model)
     try:
-        seen = decode_observation(platform.objects.get(key), key)
+        seen = decode(Observation, platform.objects.get(key), key)
     except NotFound:
         seen = evidence.begin(samples, platform.predictions.position(policy.model), now)
     else:
@@ -49,7 +49,7 @@ def look(platform: Platform, spec: ModelSpec, policy: Policy) -> Observation:
         seen = evidence.observe(seen, samples, logged_of(policy, logged.rows, logged.position), now)
     if spec.canary.guardrails.max_brier_increase is not None:
         seen = replace(seen, labelled=labelled(platform, spec, policy))
-    platform.objects.put(key, encode_observation(seen))
+    platform.objects.put(key, encode(seen))
     return seen
 
 
@@ -123,7 +123,7 @@ def decide_now(platform: Platform, spec: ModelSpec, policy: Policy) -> tuple[Dec
 
 def keep_evidence(platform: Platform, spec: ModelSpec, policy: Policy, seen: Observation, decision: Decision) -> str:
     """Store all that a decision was made of, under its digest, so that it can be decided again; returns the key."""
-    data = encode_evidence(evidence_of(policy, spec.canary, platform.pace, seen, decision))
+    data = encode(evidence_of(policy, spec.canary, platform.pace, seen, decision))
     key = evidence_key(policy.model, data)
     platform.objects.create(key, data)
     return key
@@ -132,7 +132,7 @@ def keep_evidence(platform: Platform, spec: ModelSpec, policy: Policy, seen: Obs
 def keep_hold(platform: Platform, spec: ModelSpec, policy: Policy, seen: Observation, decision: Decision) -> None:
     """Store what a look was made of at which the canary held; the policy, which does not change by it, cannot name it."""
     assert policy.challenger is not None
-    data = encode_evidence(evidence_of(policy, spec.canary, platform.pace, seen, decision))
+    data = encode(evidence_of(policy, spec.canary, platform.pace, seen, decision))
     when = seen.until.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     platform.objects.create(f"{holds_prefix(policy.model, policy.challenger.release)}{when}-{hashlib.sha256(data).hexdigest()}.json", data)
 

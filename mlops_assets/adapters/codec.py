@@ -12,107 +12,53 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.evidence import Observation
-from mlops_assets.core.policy import Policy
-
-if TYPE_CHECKING:  # what reads a policy has no need of all that decides and watches
-    from mlops_assets.core.hourly import Judged, Progress
-    from mlops_assets.core.replay import Evidence, GateEvidence
-    from mlops_assets.core.slo import History
 
 VERSION = 1
 
+_KINDS = {
+    "Policy": "policy",
+    "Observation": "observation",
+    "Evidence": "evidence",
+    "GateEvidence": "gate_evidence",
+    "History": "slo_history",
+    "Progress": "progress",
+    "Judged": "judged",
+}
+"""What a document says it is, by the name of its class: who reads a policy must not import all that decides and watches."""
 
-def encode_policy(policy: Policy) -> bytes:
-    return _encode("policy", policy)
+_MAY_BE_INFINITE = ("Evidence", "GateEvidence")
+"""A figure that should not be infinite must not keep a release from being rolled back."""
+
+Kept = TypeVar("Kept")
 
 
-def decode_policy(data: bytes, source: str) -> Policy:
-    """A policy from its document; ``source`` names it in errors.
+def encode(value: object) -> bytes:
+    """The document of an object of one of the classes above."""
+    name = type(value).__name__
+    document = {"version": VERSION, _KINDS[name]: _plain(value)}
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=name in _MAY_BE_INFINITE).encode()
+
+
+def decode(wanted: type[Kept], data: bytes, source: str) -> Kept:
+    """An object from its document; ``source`` names that in errors.
 
     Raises:
         BadData: if the document is unreadable, of another version, or says something that this program would lose.
     """
-    policy: Policy = _decode("policy", Policy, data, source)
-    return policy
-
-
-def encode_observation(observation: Observation) -> bytes:
-    return _encode("observation", observation)
-
-
-def decode_observation(data: bytes, source: str) -> Observation:
-    """An observation from its document; raises as :func:`decode_policy` does."""
-    observation: Observation = _decode("observation", Observation, data, source)
-    return observation
-
-
-def encode_slo_history(history: "History") -> bytes:
-    return _encode("slo_history", history)
-
-
-def decode_slo_history(data: bytes, source: str) -> "History":
-    """What was counted for an objective, from its document; raises as :func:`decode_policy` does."""
-    from mlops_assets.core.slo import History
-
-    history: History = _decode("slo_history", History, data, source)
-    return history
-
-
-def encode_evidence(evidence: "Evidence") -> bytes:
-    # A figure that should not be infinite must not keep a release from being rolled back.
-    return _encode("evidence", evidence, allow_nan=True)
-
-
-def decode_evidence(data: bytes, source: str) -> "Evidence":
-    """The evidence of a decision from its document; raises as :func:`decode_policy` does."""
-    from mlops_assets.core.replay import Evidence
-
-    evidence: Evidence = _decode("evidence", Evidence, data, source)
-    return evidence
-
-
-def encode_gate_evidence(evidence: "GateEvidence") -> bytes:
-    return _encode("gate_evidence", evidence, allow_nan=True)
-
-
-def decode_gate_evidence(data: bytes, source: str) -> "GateEvidence":
-    """The evidence of a quality gate from its document; raises as :func:`decode_policy` does."""
-    from mlops_assets.core.replay import GateEvidence
-
-    evidence: GateEvidence = _decode("gate_evidence", GateEvidence, data, source)
-    return evidence
-
-
-def encode_progress(progress: "Progress") -> bytes:
-    return _encode("progress", progress)
-
-
-def decode_progress(data: bytes, source: str) -> "Progress":
-    """How far a model's answers have been watched, from its document; raises as :func:`decode_policy` does."""
-    from mlops_assets.core.hourly import Progress
-
-    progress: Progress = _decode("progress", Progress, data, source)
-    return progress
-
-
-def encode_judged(judged: "Judged") -> bytes:
-    return _encode("judged", judged)
-
-
-def decode_judged(data: bytes, source: str) -> "Judged":
-    """A verdict on performance from its document; raises as :func:`decode_policy` does."""
-    from mlops_assets.core.hourly import Judged
-
-    judged: Judged = _decode("judged", Judged, data, source)
-    return judged
-
-
-def _encode(kind: str, value: object, allow_nan: bool = False) -> bytes:
-    return json.dumps({"version": VERSION, kind: _plain(value)}, sort_keys=True, indent=1, allow_nan=allow_nan).encode()
+    kind = _KINDS[wanted.__name__]
+    try:
+        document = json.loads(data)
+        if document["version"] != VERSION:
+            raise ValueError(f"it is of version {document['version']!r}, this program reads {VERSION}: use the program that wrote it")
+        found: Kept = _typed(wanted, document[kind], kind)
+        return found
+    except KeyError as error:
+        raise _unreadable(kind, source, f"it lacks {error}") from error
+    except (ValueError, TypeError) as error:
+        raise _unreadable(kind, source, str(error)) from error
 
 
 def _plain(value: Any) -> Any:
@@ -127,18 +73,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-def _decode(kind: str, wanted: type, data: bytes, source: str) -> Any:
-    try:
-        document = json.loads(data)
-        if document["version"] != VERSION:
-            raise ValueError(f"it is of version {document['version']!r}, this program reads {VERSION}: use the program that wrote it")
-        return _typed(wanted, document[kind], kind)
-    except KeyError as error:
-        raise _unreadable(kind, source, f"it lacks {error}") from error
-    except (ValueError, TypeError) as error:
-        raise _unreadable(kind, source, str(error)) from error
 
 
 def _unreadable(kind: str, source: str, why: str) -> BadData:

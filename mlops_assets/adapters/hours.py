@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mlops_assets.adapters.codec import decode_judged, decode_progress, encode_judged, encode_progress
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.adapters.prediction_log import FEATURE_PREFIX, KEY_COLUMNS
 from mlops_assets.adapters.profile_parquet import numbers
 from mlops_assets.core.errors import BadData, NotFound
@@ -184,25 +184,25 @@ def hours_of_day(objects: ObjectStore, model: str, day: str) -> list[datetime]:
 
 
 def write_judged(objects: ObjectStore, model: str, hour: datetime, judged: Judged) -> None:
-    objects.put(_hour_key(model, "performance", hour, "json"), encode_judged(judged))
+    objects.put(_hour_key(model, "performance", hour, "json"), encode(judged))
 
 
 def read_judged(objects: ObjectStore, model: str, hour: datetime) -> Judged | None:
     """The verdict that was made on the performance up to an hour; None if none was."""
     key = _hour_key(model, "performance", hour, "json")
     data = _get(objects, key)
-    return None if data is None else decode_judged(data, key)
+    return None if data is None else decode(Judged, data, key)
 
 
 def write_progress(objects: ObjectStore, model: str, progress: Progress) -> None:
-    objects.put(f"{_prefix(model)}progress.json", encode_progress(progress))
+    objects.put(f"{_prefix(model)}progress.json", encode(progress))
 
 
 def read_progress(objects: ObjectStore, model: str) -> Progress:
     """How far this model's answers have been watched; the beginning if they never were."""
     key = f"{_prefix(model)}progress.json"
     data = _get(objects, key)
-    return Progress() if data is None else decode_progress(data, key)
+    return Progress() if data is None else decode(Progress, data, key)
 
 
 def predictions_key(model: str, hour: datetime) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
-from mlops_assets.adapters.codec import decode_policy, encode_policy
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.core.errors import AlreadyExists, BadData, MlopsError, NotFound, StalePolicy, Unavailable
 from mlops_assets.core.policy import Policy
 from mlops_assets.credentials import Credentials
@@ -183,7 +183,7 @@ class S3PolicyStore:
         key = policy_key(policy.model)
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:
-            self._s3.call("put_object", key, Key=_split(key)[1], Body=encode_policy(policy), ContentType="application/json", **condition)
+            self._s3.call("put_object", key, Key=_split(key)[1], Body=encode(policy), ContentType="application/json", **condition)
         except (_PreconditionFailed, NotFound) as error:
             # a first try whose answer was lost makes the second one fail
             now = self.read(policy.model)
@@ -213,7 +213,7 @@ class S3PolicyStore:
             data, etag = _get(self._s3, key)
         except NotFound:
             return Policy(model), ""
-        return decode_policy(data, key), etag
+        return decode(Policy, data, key), etag
 
 
 def _safe_start(prefix: str, after: str) -> str:

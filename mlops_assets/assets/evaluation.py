@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlops_assets.adapters import holdout_scores, tables
-from mlops_assets.adapters.codec import encode_gate_evidence
+from mlops_assets.adapters.codec import encode
 from mlops_assets.adapters.onnx_model import OnnxModel
 from mlops_assets.assets.training import CAUSE_TAG, HISTORY_TAG, TRIGGER_TAG, blocks_of, matrix_of
 from mlops_assets.core import gates, ledger
@@ -60,7 +60,7 @@ def evaluate(platform: Platform, spec: ModelSpec, release: str, champion: str | 
     kept = GateEvidence(
         spec.gates, policy, holdout, scores, scored.threshold, limit, footprint, question, answer.before, verdicts, platform.clock()
     )
-    data = encode_gate_evidence(kept)
+    data = encode(kept)
     key = evidence_key(spec.name, data)
     platform.objects.create(key, data)
     origin = trained_because(info.tags.get(TRIGGER_TAG, "manual"), info.tags.get(CAUSE_TAG, ""))

@@ -7,13 +7,13 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from mlops_assets.adapters.codec import decode_observation
+from mlops_assets.adapters.codec import decode
 from mlops_assets.assets import keys
 from mlops_assets.assets.training import CAUSE_TAG, SCORE, TRIGGER_TAG, baseline_key
 from mlops_assets.core import grid
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.errors import MlopsError, NotFound
-from mlops_assets.core.evidence import SCORE_BINS, Traffic
+from mlops_assets.core.evidence import SCORE_BINS, Observation, Traffic
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Policy, describe, release_number, stage_of
 from mlops_assets.core.shares import spans
@@ -207,7 +207,7 @@ def _challenger_scores(platform: Platform, policy: Policy) -> tuple[int, ...] | 
     assert policy.challenger is not None
     key = running_key(policy)
     try:
-        return decode_observation(platform.objects.get(key), key).scores.get(policy.challenger.release)
+        return decode(Observation, platform.objects.get(key), key).scores.get(policy.challenger.release)
     except NotFound:
         return None
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from mlops_assets.adapters.codec import encode_slo_history
+from mlops_assets.adapters.codec import encode
 from mlops_assets.assets import keys
 from mlops_assets.core.alert import Alert
 from mlops_assets.core.model_spec import ModelSpec
@@ -87,7 +87,7 @@ def _roll_back(tick: Tick, spec: ModelSpec, policy: Policy, found: Violation) ->
     reason = f"{found.reason}: {found.link}"
     config: dict[str, Any] = {"who": AUTHOR, "reason": reason, "expected_generation": policy.generation}
     if found.history is not None:
-        data = encode_slo_history(found.history)
+        data = encode(found.history)
         config["evidence"] = evidence_key(spec.name, data)
         tick.platform.objects.create(config["evidence"], data)
     run_config = {"ops": {f"{spec.slug}__rollback": {"config": config}}}

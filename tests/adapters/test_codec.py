@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.adapters.codec import (
-    decode_evidence,
-    decode_observation,
-    decode_policy,
-    encode_evidence,
-    encode_observation,
-    encode_policy,
-)
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.core.canary import Decision, Move
 from mlops_assets.core.canary_spec import Canary, Guardrails, Step
 from mlops_assets.core.errors import BadData
@@ -39,11 +32,11 @@ FULL = Policy(
 
 
 def test_a_full_policy_comes_back_equal():
-    assert decode_policy(encode_policy(FULL), "p") == FULL
+    assert decode(Policy, encode(FULL), "p") == FULL
 
 
 def test_an_empty_policy_comes_back_equal():
-    assert decode_policy(encode_policy(Policy("m")), "p") == Policy("m")
+    assert decode(Policy, encode(Policy("m")), "p") == Policy("m")
 
 
 @given(
@@ -53,7 +46,7 @@ def test_an_empty_policy_comes_back_equal():
 )
 def test_any_names_and_times_come_back_equal(weights, champions, time):
     policy = Policy("m", champions=tuple(champions), weights=weights, warm={"v1": time})
-    assert decode_policy(encode_policy(policy), "p") == policy
+    assert decode(Policy, encode(policy), "p") == policy
 
 
 def test_an_observation_comes_back_equal():
@@ -70,7 +63,7 @@ def test_an_observation_comes_back_equal():
         {"local": sample},
         "position",
     )
-    assert decode_observation(encode_observation(seen), "o") == seen
+    assert decode(Observation, encode(seen), "o") == seen
 
 
 @given(
@@ -80,30 +73,30 @@ def test_evidence_comes_back_equal_to_the_microsecond_and_the_last_bit(bake, val
     plan = Canary((Step("canary-5", bake, weight=5),), deadline=bake + timedelta(microseconds=1), first_bake=bake)
     verdict = Verdict("error_rate", Outcome.FAIL, value, None, "“why”", 3)
     evidence = Evidence(FULL, plan, 7.5, Observation(NOW, NOW), NOW, Decision(Move.ABORT, "why", (verdict,)))
-    data = encode_evidence(evidence)
-    assert decode_evidence(data, "e") == evidence
-    assert encode_evidence(decode_evidence(data, "e")) == data
+    data = encode(evidence)
+    assert decode(Evidence, data, "e") == evidence
+    assert encode(decode(Evidence, data, "e")) == data
 
 
 def test_a_limit_that_was_written_as_a_whole_number_stays_one():
     plan = Canary((Step("canary-5", timedelta(1), weight=5),), timedelta(2), timedelta(1), Guardrails(max_latency_ratio=2))
     evidence = Evidence(FULL, plan, 1, Observation(NOW, NOW), NOW, Decision(Move.HOLD, "why", ()))
-    assert repr(decode_evidence(encode_evidence(evidence), "e").plan.guardrails.max_latency_ratio) == "2"
+    assert repr(decode(Evidence, encode(evidence), "e").plan.guardrails.max_latency_ratio) == "2"
 
 
 def test_a_figure_that_is_infinite_does_not_keep_evidence_from_being_kept():
     verdict = Verdict("latency", Outcome.FAIL, float("inf"), 2.0, "why")
     plan = Canary((Step("canary-5", timedelta(1), weight=5),), timedelta(2), timedelta(1))
     evidence = Evidence(FULL, plan, 1.0, Observation(NOW, NOW), NOW, Decision(Move.ABORT, "why", (verdict,)))
-    assert decode_evidence(encode_evidence(evidence), "e") == evidence
+    assert decode(Evidence, encode(evidence), "e") == evidence
 
 
 def test_the_same_policy_gives_the_same_bytes():
-    assert encode_policy(FULL) == encode_policy(decode_policy(encode_policy(FULL), "p"))
+    assert encode(FULL) == encode(decode(Policy, encode(FULL), "p"))
 
 
 def test_a_document_without_a_field_that_has_a_default_is_read():
-    assert decode_policy(b'{"version": 1, "policy": {"model": "m", "generation": 3}}', "p") == Policy("m", 3)
+    assert decode(Policy, b'{"version": 1, "policy": {"model": "m", "generation": 3}}', "p") == Policy("m", 3)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +115,12 @@ def test_a_document_without_a_field_that_has_a_default_is_read():
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_wrong_document_is_refused_by_the_name_of_its_field(change, told):
-    document = json.loads(encode_policy(Policy("m")))
+    document = json.loads(encode(Policy("m")))
     document["policy"] |= change
     with pytest.raises(BadData, match=told):
-        decode_policy(json.dumps(document).encode(), "policies/m.json")
+        decode(Policy, json.dumps(document).encode(), "policies/m.json")
 
 
 def test_a_newer_version_is_refused():
     with pytest.raises(BadData, match="version 2"):
-        decode_policy(b'{"version": 2, "policy": {}}', "p")
+        decode(Policy, b'{"version": 2, "policy": {}}', "p")

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from mlops_assets import cli
 from mlops_assets.adapters import holdout_scores
-from mlops_assets.adapters.codec import decode_evidence, decode_gate_evidence, encode_evidence, encode_gate_evidence
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.core.canary import Move
 from mlops_assets.core.errors import BadData, DigestMismatch, NotFound, SpecError
 from mlops_assets.core.gate_spec import Slice
 from mlops_assets.core.policy import Author
-from mlops_assets.core.replay import judge_again, replay
+from mlops_assets.core.replay import Evidence, GateEvidence, judge_again, replay
 from mlops_assets.core.verdict import Outcome, combine
 from mlops_assets.operations import Operator
 from mlops_assets.replay import Overlay, Replayed, ReplayedGate, overlay_of, replay_release, show
@@ -299,12 +299,12 @@ def test_a_release_that_was_not_judged_yet_has_nothing_to_replay(shop: Gifts) ->
 def test_evidence_survives_the_way_into_its_document_with_every_type(lived: World) -> None:
     for release in ("v1", "v2", "v3"):
         for one in moved(lived, release):
-            data = encode_evidence(one.evidence)
-            assert decode_evidence(data, "e") == one.evidence
+            data = encode(one.evidence)
+            assert decode(Evidence, data, "e") == one.evidence
             assert evidence_key(NAME, data) == one.change.author.evidence
         judged = gate(lived, release)
-        data = encode_gate_evidence(judged.evidence)
-        assert decode_gate_evidence(data, "e") == judged.evidence
+        data = encode(judged.evidence)
+        assert decode(GateEvidence, data, "e") == judged.evidence
         assert evidence_key(NAME, data) == judged.change.author.evidence
 
 
@@ -315,7 +315,7 @@ def test_a_document_of_other_types_is_not_read(lived: World) -> None:
         wrong = json.loads(json.dumps(document))
         wrong["evidence"][path[0]][path[1]] = value
         with pytest.raises(BadData, match=f"evidence.{path[0]}.{path[1]}|not a readable evidence"):
-            decode_evidence(json.dumps(wrong).encode(), "e")
+            decode(Evidence, json.dumps(wrong).encode(), "e")
 
 
 @pytest.mark.parametrize(("changed", "code"), [(False, 0), (True, 1)])

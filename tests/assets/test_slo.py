@@ -6,10 +6,10 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from mlops_assets.adapters.codec import decode_slo_history
+from mlops_assets.adapters.codec import decode
 from mlops_assets.core.alert import Alert
 from mlops_assets.core.policy import Author
-from mlops_assets.core.slo import judge, pages
+from mlops_assets.core.slo import History, judge, pages
 from mlops_assets.core.slo_spec import Slo
 from mlops_assets.operations import Operator
 from mlops_assets.replay import replay_release
@@ -77,7 +77,7 @@ def test_a_champion_that_burns_its_budget_leaves_by_itself_and_the_reason_says_w
     assert "/assets/gift_returns/slo_report" in change.author.why
     record = world.materializations(NAME, "rollback", "v2")[-1]
     assert record.metadata["link"].value.endswith("/assets/gift_returns/slo_report")
-    history = decode_slo_history(world.objects.get(change.author.evidence), "evidence")
+    history = decode(History, world.objects.get(change.author.evidence), "evidence")
     assert pages(strict.spec.slo, judge(strict.spec.slo, history, "v2", world.clock()))
     assert (strict.serve(world, 300)["status"] == 200).all()
     world.settle()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.adapters.codec import decode_observation, encode_observation
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Move, decide, plan_steps
 from mlops_assets.core.canary_spec import Canary, Guardrails, Step
@@ -255,7 +255,7 @@ def test_no_move_forward_without_every_pass_and_no_abort_without_a_reason(situat
 @given(situations())
 def test_stored_evidence_decides_the_same_again(situation):
     policy, observed = situation
-    stored = decode_observation(encode_observation(observed), "evidence")
+    stored = decode(Observation, encode(observed), "evidence")
     assert decide(PLAN, policy, stored, NOW) == decide(PLAN, policy, observed, NOW)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mlops_assets.adapters.codec import decode_slo_history, encode_slo_history
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
 from mlops_assets.core.slo import BURNS, Counts, History, budget_left, burn_rate, burns, count, counted, judge, pages
@@ -212,7 +212,7 @@ def test_only_the_fast_burns_wake_a_person() -> None:
 def test_a_history_survives_its_document() -> None:
     gateway = Gateway()
     gateway.pass_by(HOUR, MINUTE, served(100, errors=3, slow=2))
-    assert decode_slo_history(encode_slo_history(gateway.history), "here") == gateway.history
+    assert decode(History, encode(gateway.history), "here") == gateway.history
 
 
 @pytest.mark.parametrize(
