@@ -165,8 +165,8 @@ def profile(folder: Path) -> dict[str, float]:
 
 
 def drift(folder: Path) -> dict[str, float]:
+    from mlops_assets.assets.drift import drift_report
     from mlops_assets.assets.hourly import Asked
-    from mlops_assets.assets.monitoring import drift_report
 
     place = platform(folder)
     (made,) = drift_report(place, spec(), Asked()).values()

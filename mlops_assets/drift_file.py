@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.adapters.profile_parquet import profile_parquet
-from mlops_assets.assets.monitoring import Ranked, rank
+from mlops_assets.assets.drift import Ranked, rank
 from mlops_assets.assets.training import baseline_key
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.drift import judge

@@ -1,6 +1,5 @@
 """Alertmanager as the :class:`~mlops_assets.ports.Pager`, by its API v2."""
 
-import http.client
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 from urllib.parse import quote, urlsplit
 
+from mlops_assets.adapters.plain_http import NoAnswer, ask
 from mlops_assets.core.alert import Alert, Cause, Firing
 from mlops_assets.core.errors import Unavailable
 from mlops_assets.ports import Clock
@@ -52,20 +52,16 @@ class AlertmanagerPager:
 
     def _call(self, method: str, path: str, body: str | None = None) -> Any:
         parts = urlsplit(self._url)
-        connection = http.client.HTTPConnection(parts.netloc, timeout=self._timeout)
+        headers = {"content-type": "application/json"}
         try:
-            connection.request(method, parts.path.rstrip("/") + path, body, {"content-type": "application/json"})
-            response = connection.getresponse()
-            text = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            answer = ask(parts.netloc, method, parts.path.rstrip("/") + path, self._timeout, body, headers)
+        except NoAnswer as error:
             message = f"Alertmanager at {self._url} does not answer ({error}): start it, or unset MLOPS_ALERTMANAGER_URL"
             raise Unavailable(message) from error
-        finally:
-            connection.close()
-        if response.status != http.client.OK:
-            got = f"{response.status} {text[:300].decode(errors='replace')}"
+        if answer.status != 200:
+            got = f"{answer.status} {answer.beginning(300)}"
             raise Unavailable(f"Alertmanager at {self._url} answered {method} {path.partition('?')[0]} with {got}, expected 200")
-        return json.loads(text) if method == "GET" else None
+        return json.loads(answer.body) if method == "GET" else None
 
 
 def _document(alert: Alert, now: datetime, ends: datetime) -> Mapping[str, Any]:

@@ -1,6 +1,5 @@
 """One Envoy's own interface: which routes it follows, which endpoints it holds healthy, what it has counted."""
 
-import http.client
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from mlops_assets.adapters.envoy_config import METADATA
+from mlops_assets.adapters.plain_http import NoAnswer, ask
 from mlops_assets.core.errors import Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
 
@@ -85,22 +85,15 @@ class EnvoyAdmin:
         raise Unavailable(f"gateway {self.name} at {self._netloc} does not say when it started: is this Envoy's admin address?")
 
     def _get(self, path: str) -> Any:
-        connection = http.client.HTTPConnection(self._netloc, timeout=self._timeout)
         try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            answer = ask(self._netloc, "GET", path, self._timeout)
+        except NoAnswer as error:
             message = f"gateway {self.name} at {self._netloc} does not answer ({error}): start it with 'mlops up' and run this again"
             raise Unavailable(message) from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            got = body[:200].decode(errors="replace")
-            raise Unavailable(
-                f"gateway {self.name}: GET {path} got {response.status} {got!r}, expected 200: is this Envoy's admin address?"
-            )
-        return json.loads(body)
+        if answer.status != 200:
+            got = f"{answer.status} {answer.beginning(200)!r}"
+            raise Unavailable(f"gateway {self.name}: GET {path} got {got}, expected 200: is this Envoy's admin address?")
+        return json.loads(answer.body)
 
 
 def _addresses(host: Mapping[str, Any]) -> Collection[str]:

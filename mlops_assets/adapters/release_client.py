@@ -1,11 +1,11 @@
 """What one asks a running release directly, past the gateway: whether it is ready, and for scores."""
 
-import http.client
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlops_assets.adapters.plain_http import NoAnswer, ask
 from mlops_assets.core.errors import BadData, Unavailable
 
 ROWS_AT_ONCE = 1000
@@ -13,14 +13,10 @@ ROWS_AT_ONCE = 1000
 
 def answers_ready(endpoint: str, path: str = "/ready", timeout: float = 0.5) -> bool:
     """Whether ``GET path`` of ``host:port`` answers 200 within ``timeout`` seconds."""
-    connection = http.client.HTTPConnection(endpoint, timeout=timeout)
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        return ask(endpoint, "GET", path, timeout).status == 200
+    except NoAnswer:
         return False
-    finally:
-        connection.close()
 
 
 def scores(endpoint: str, model: str, rows: Sequence[Mapping[str, Any]], timeout: float = 30.0) -> Sequence[float]:
@@ -46,20 +42,15 @@ def _is_nan(value: Any) -> bool:
 
 
 def _post(endpoint: str, model: str, body: str, timeout: float) -> Any:
-    connection = http.client.HTTPConnection(endpoint, timeout=timeout)
     # As a shadow's: what a test asks must not count in drift and performance. A thousand rows may take longer than one request of a user.
     headers = {"host": f"{model}-shadow", "content-type": "application/json", "x-request-timeout-ms": str(int(1000 * timeout))}
     try:
-        connection.request("POST", "/predict", body, headers)
-        response = connection.getresponse()
-        text = response.read()
-    except (OSError, http.client.HTTPException) as error:
+        answer = ask(endpoint, "POST", "/predict", timeout, body, headers)
+    except NoAnswer as error:
         raise Unavailable(
             f"the release of {model} at {endpoint} does not answer ({error}): see its log, it is started again by itself"
         ) from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        refused = BadData if response.status == 422 else Unavailable
-        raise refused(f"the release of {model} at {endpoint} got {response.status}, expected 200: {text[:500].decode(errors='replace')}")
-    return json.loads(text)
+    if answer.status != 200:
+        refused = BadData if answer.status == 422 else Unavailable
+        raise refused(f"the release of {model} at {endpoint} got {answer.status}, expected 200: {answer.beginning(500)}")
+    return json.loads(answer.body)

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
+from mlops_assets.core.hourly import HOUR
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import Platform
+
+LEAST = timedelta(seconds=60)
+"""Between two hourly runs, where the pace makes hours of milliseconds."""
+
+
+def hour_at(pace: float) -> timedelta:
+    """How long the clock takes from one hourly run to the next: an hour at the platform's pace, and :data:`LEAST` where that is less."""
+    return max(HOUR / pace, LEAST)
 
 
 @dataclass(frozen=True)

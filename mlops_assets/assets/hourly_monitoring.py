@@ -6,8 +6,8 @@ from datetime import datetime
 import dagster as dg
 
 from mlops_assets.assets import html_report, keys
+from mlops_assets.assets.drift import DRIFT
 from mlops_assets.assets.hourly import Asked, HourlyReport
-from mlops_assets.assets.monitoring import DRIFT
 from mlops_assets.assets.performance import PERFORMANCE
 from mlops_assets.assets.predictions import PREDICTIONS, PROFILE
 from mlops_assets.core.errors import MlopsError
@@ -18,7 +18,7 @@ OP = "hourly_monitoring"
 REPORTS: tuple[HourlyReport, ...] = (PREDICTIONS, PROFILE, DRIFT, PERFORMANCE)
 """What the run makes of a model, in this order. One more hourly report is one more entry."""
 
-MOST_TOLD = 72
+MOST_TOLD = 24
 """So many hours of an asset a run records in Dagster, the newest. Where a year is replayed in minutes hundreds of hours change at once, and
 an event takes 65 ms; their files are written all the same."""
 

@@ -1,7 +1,6 @@
 """How good a release was, once labels are in: figures with intervals beside what was expected of the same answers, and a verdict."""
 
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -127,19 +126,6 @@ def overturned(before: Verdict, now: Verdict) -> str | None:
     return f"{was}, and with {now.sample} it is {article}{now.outcome} ({figure})"
 
 
-def wilson(successes: float, rows: int, confidence: float) -> tuple[float, float]:
-    """The score interval of a share. Source: Wilson, *JASA* 22, 1927.
-
-    >>> [round(bound, 3) for bound in wilson(8, 10, 0.95)]
-    [0.49, 0.943]
-    """
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, shrunk = successes / rows, 1 + z * z / rows
-    middle = (share + z * z / (2 * rows)) / shrunk
-    half = z / shrunk * (share * (1 - share) / rows + z * z / (4 * rows * rows)) ** 0.5
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
 def _by_influence(metric: MetricName, seen: Outcomes, confidence: float) -> Figure:
     found = statistic(metric, seen.label, seen.score)
     # an AUC is of each class by itself; a mean loss varies with their shares too, so each row is drawn by itself
@@ -158,10 +144,13 @@ def _shares(seen: Outcomes) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
 
 
 def _share(name: str, seen: Outcomes, right: np.ndarray, among: np.ndarray, confidence: float) -> Figure:
+    from scipy.stats import binomtest
+
     rows, hits = int(among.sum()), int((right & among).sum())
     value = hits / rows
     if seen.block is None:
-        return Figure(name, value, *wilson(hits, rows, confidence))
+        bounds = binomtest(hits, rows).proportion_ci(confidence, method="wilson")
+        return Figure(name, value, float(bounds.low), float(bounds.high))
     half = _half_width(seen, np.where(among, (right - value) / rows, 0.0), confidence)
     return Figure(name, value, None, None) if half is None else Figure(name, value, max(value - half, 0.0), min(value + half, 1.0))
 

@@ -183,7 +183,7 @@ def tell(settings: Settings, console: Console) -> list[Step]:
 def first_release(story: Story) -> None:
     with story.step("1. the first weeks land: v1 in production") as step:
         story.land(date(2013, 1, 1), date(2013, 2, 10))
-        story.ask_about(date(2013, 2, 10), date(2013, 3, 3))
+        story.ask_about(date(2013, 2, 24), date(2013, 3, 3))
         story.traffic.start()
         step.reason = story.wait_for("v1 is promoted", _promoted("v1")).author.why
 
@@ -231,7 +231,7 @@ def broken_release(story: Story) -> None:
 
 def season_turns(story: Story) -> None:
     with story.step("4. the season turns: drift, and a release for it") as step:
-        story.ask_about(date(2013, 4, 17), date(2013, 5, 1))
+        story.ask_about(date(2013, 4, 24), date(2013, 5, 1))
         step.facts["drift"] = wait_for_drift(story)
         story.land(date(2013, 3, 5), date(2013, 5, 1))
         change = story.wait_for("v4 is promoted or refused", lambda policy: policy.last("v4", "promote", "refuse", "abort"))

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from mlops_assets.assets import keys
+from mlops_assets.assets.hourly import hour_at
 from mlops_assets.assets.hourly_monitoring import OP, REPORTS
-from mlops_assets.assets.monitoring import hour_at
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import Platform

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, precisio
 from statsmodels.stats.proportion import proportion_confint
 
 from mlops_assets.core.model_spec import LivePerformance
-from mlops_assets.core.outcomes import NAME, Outcomes, figures, judge, overturned, wilson
+from mlops_assets.core.outcomes import NAME, Outcomes, figures, judge, overturned
 from mlops_assets.core.performance import calibrate
 from mlops_assets.core.verdict import Outcome, Verdict
 
@@ -37,8 +37,12 @@ def test_the_figures_are_those_of_scikit_learn():
 
 
 def test_the_interval_of_a_share_is_statsmodels():
-    for hits, rows in ((0, 9), (3, 9), (9, 9), (480, 500)):
-        assert wilson(hits, rows, 0.9) == pytest.approx(proportion_confint(hits, rows, alpha=0.1, method="wilson"))
+    seen = drawn(500, 3)
+    found = {figure.metric: (figure.lower, figure.upper) for figure in figures(seen, None, 0.3, confidence=0.9)}
+    yes, label = seen.decided.astype(bool), seen.label.astype(bool)
+    hits = {"accuracy": (yes == label, len(label)), "precision": (yes & label, yes.sum()), "recall": (yes & label, label.sum())}
+    for metric, (right, rows) in hits.items():
+        assert found[metric] == pytest.approx(proportion_confint(right.sum(), rows, alpha=0.1, method="wilson"))
 
 
 def test_what_was_expected_holds_what_came_true_as_often_as_it_says():

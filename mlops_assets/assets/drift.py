@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 
 from mlops_assets.adapters import hours
-from mlops_assets.assets.hourly import Asked, HourlyReport, Made
+from mlops_assets.assets.hourly import Asked, HourlyReport, Made, hour_at
 from mlops_assets.assets.predictions import baseline_of
 from mlops_assets.assets.training import SCORE
 from mlops_assets.core.baseline import Baseline
@@ -23,10 +23,6 @@ from mlops_assets.ports import Platform
 
 MOST_HTML = 5
 """So many HTML reports a run, each of which takes some seconds; others are made when somebody asks for them."""
-
-
-LEAST = timedelta(seconds=90)
-"""Between two hourly runs, where the pace makes hours of milliseconds."""
 
 
 def drift_report(platform: Platform, spec: ModelSpec, asked: Asked) -> Made:
@@ -91,11 +87,6 @@ def _is_due(platform: Platform, spec: ModelSpec, progress: Progress) -> bool:
         return progress.newest is not None
     waited = platform.clock() - progress.reported_at
     return not progress.is_reported and waited >= spec.drift.every / platform.pace - hour_at(platform.pace) / 2
-
-
-def hour_at(pace: float) -> timedelta:
-    """How long the clock takes from one hourly run to the next: an hour at the platform's pace, and a minute where that is less."""
-    return max(HOUR / pace, LEAST)
 
 
 def _html(
