@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.figures import Figure, Lap, Stopwatch, describe_machine, peak_mb, report
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 
 RESULT = Path(__file__).parent / "results" / "drift.json"
 COLUMNS, GROUP = 20, 1 << 20

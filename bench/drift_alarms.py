@@ -9,7 +9,7 @@ from scipy.signal import lfilter
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.calibration import cut
 from mlops_assets.core.drift import judge
-from mlops_assets.core.model_spec import Drift
+from mlops_assets.core.monitoring_spec import Drift
 from mlops_assets.core.profile import baseline, profile
 from mlops_assets.core.verdict import Outcome
 

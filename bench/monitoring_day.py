@@ -11,7 +11,9 @@ import numpy as np
 
 from bench import canaries
 from mlops_assets.core.errors import NotFound
-from mlops_assets.core.model_spec import Drift, Feature, ModelSpec
+from mlops_assets.core.feature_spec import Feature
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.monitoring_spec import Drift
 from mlops_assets.ports import ObjectInfo, Platform
 
 NIGHT = datetime(2026, 11, 1, tzinfo=UTC)

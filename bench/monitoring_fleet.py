@@ -18,7 +18,8 @@ from mlops_assets.assets.hourly import Asked
 from mlops_assets.assets.hourly_monitoring import OP, REPORTS, build_hourly_monitoring
 from mlops_assets.assets.training import baseline_key
 from mlops_assets.core.hourly import HOUR
-from mlops_assets.core.model_spec import Drift, LivePerformance, ModelSpec
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.monitoring_spec import Drift, LivePerformance
 from mlops_assets.ports import Platform
 
 ROWS = 200

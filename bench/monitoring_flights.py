@@ -17,7 +17,8 @@ from mlops_assets.components.attributes import ModelAttributes, build
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
 from mlops_assets.core.drift import judge, unseen
-from mlops_assets.core.model_spec import Drift, ModelSpec
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.monitoring_spec import Drift
 from mlops_assets.core.outcomes import Outcomes, figures
 from mlops_assets.core.performance import calibrate
 from mlops_assets.core.profile import Profile, baseline, merge_all, profile

@@ -22,8 +22,8 @@ import pandas as pd
 from bench.figures import Figure, describe_machine, report
 from mlops_assets.adapters.feast_import import import_feast
 from mlops_assets.adapters.online_layout import PROJECT, redis_fields, redis_key
+from mlops_assets.core.feature_spec import Feature, Online
 from mlops_assets.core.feature_views import FeatureVersion, Field, View
-from mlops_assets.core.model_spec import Feature, Online
 from mlops_assets.core.signature import Signature
 
 RESULT = Path(__file__).parent / "results" / "online.json"

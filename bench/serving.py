@@ -30,7 +30,7 @@ from mlops_assets import credentials
 from mlops_assets.adapters import envoy_config
 from mlops_assets.adapters.envoy import prepare
 from mlops_assets.adapters.onnx_export import export
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.routing import Route, Share
 from mlops_assets.core.signature import Signature
 from mlops_assets.settings import Settings

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mlops_assets.core.alert import Alert, Firing
 from mlops_assets.core.evidence import GatewaySample
+from mlops_assets.core.feature_spec import Features
 from mlops_assets.core.feature_views import FeatureVersion, View
-from mlops_assets.core.model_spec import Features
 from mlops_assets.core.policy import Policy
 from mlops_assets.core.routing import Route
 from mlops_assets.core.serving_spec import Serving

@@ -15,7 +15,7 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from mlops_assets.adapters.prediction_log import LoggedInput
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.signature import Signature
 from serving.shared_numbers import Numbers
 

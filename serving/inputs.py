@@ -10,8 +10,8 @@ from msgspec import UNSET
 
 from mlops_assets.adapters.expressions import Expression
 from mlops_assets.core.errors import BadData
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.feature_views import View
-from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.on_demand import RequestField
 from mlops_assets.core.signature import Signature
 from serving.errors import BadRequest

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from mlops_assets.core.errors import MlopsError
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME, SCORE_NAME, Signature
 from serving import tensors
 from serving.errors import BadRequest

@@ -13,8 +13,8 @@ from msgspec import UNSET
 
 from mlops_assets.adapters.online_layout import Held, Value
 from mlops_assets.core.errors import BadData, MlopsError, Unavailable
+from mlops_assets.core.feature_spec import Online, OnlinePolicy
 from mlops_assets.core.feature_views import View
-from mlops_assets.core.model_spec import Online, OnlinePolicy
 from mlops_assets.core.serving_spec import OnOnlineDown
 from serving.errors import BadRequest
 from serving.inputs import Inputs

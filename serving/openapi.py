@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME, Signature
 from serving.inputs import EXPECTED, Inputs
 from serving.oip import OUTPUTS

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME
 from serving.errors import BadRequest
 from serving.protocol import FLOAT32_MAX, MAX_ROWS, Value, describe

@@ -24,8 +24,8 @@ from mlops_assets.adapters.feast_mirror import PREFIX, HomeLock, Mirror, to_parq
 from mlops_assets.adapters.feast_online import OnlineStore
 from mlops_assets.adapters.online_layout import PROJECT, read_version, write_version
 from mlops_assets.core.errors import BadData, NotFound, SpecError, Unavailable
+from mlops_assets.core.feature_spec import Features
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureVersion, View
-from mlops_assets.core.model_spec import Features
 from mlops_assets.ports import ObjectStore
 from mlops_assets.settings import sqlite_url
 

@@ -13,8 +13,8 @@ import pandas as pd
 
 from mlops_assets.adapters import on_demand
 from mlops_assets.core.errors import BadData, NotFound, SpecError
+from mlops_assets.core.feature_spec import Features
 from mlops_assets.core.feature_views import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureDefinitions, FeatureService, View, code_hash
-from mlops_assets.core.model_spec import Features
 from mlops_assets.core.on_demand import OnDemandView
 
 T = TypeVar("T")

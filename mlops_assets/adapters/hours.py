@@ -23,8 +23,8 @@ from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.adapters.prediction_log import FEATURE_PREFIX, KEY_COLUMNS
 from mlops_assets.adapters.profile_parquet import numbers
 from mlops_assets.core.errors import BadData, NotFound
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.hourly import HOUR, HourProfile, Judged, Progress, hour_named, hour_of, name_of
-from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.profile import Profile, Tally
 from mlops_assets.ports import ObjectStore
 

@@ -13,8 +13,8 @@ from functools import cache
 import pandas as pd
 import pyarrow as pa
 
+from mlops_assets.core.data_spec import Column, Dataset
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.model_spec import Column, Dataset
 from mlops_assets.core.pii import HIDDEN
 from mlops_assets.ports import ObjectInfo, ObjectStore
 

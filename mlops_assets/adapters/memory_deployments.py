@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlops_assets.core.errors import DigestMismatch, NotFound, NotReady, Unavailable
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.core.signature import Signature, encode
 from mlops_assets.ports import Deployment, ObjectStore, model_key

@@ -6,8 +6,8 @@ from datetime import date, datetime
 import pandas as pd
 
 from mlops_assets.adapters import feature_rows
+from mlops_assets.core.feature_spec import Features
 from mlops_assets.core.feature_views import EVENT_TIMESTAMP, FeatureVersion, View
-from mlops_assets.core.model_spec import Features
 
 
 class MemoryFeatureStore:

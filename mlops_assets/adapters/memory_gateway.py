@@ -14,7 +14,7 @@ from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX, 
 from mlops_assets.adapters.pseudonyms import concealed
 from mlops_assets.core.errors import BadData, NotReady, Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.routing import Route
 from mlops_assets.core.signature import encode
 from mlops_assets.ports import Clock

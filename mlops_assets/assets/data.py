@@ -21,8 +21,9 @@ from mlops_assets.assets.data_checks import (
 from mlops_assets.assets.documents import TrainingSet
 from mlops_assets.assets.features import build_features_asset
 from mlops_assets.assets.reading import data_time, days_of, feature_code_version, read_datasets, views_of
+from mlops_assets.core.data_spec import Dataset
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.model_spec import Dataset, ModelSpec
+from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import Platform
 
 PARITY_SAMPLE = 200

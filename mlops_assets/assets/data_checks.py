@@ -12,10 +12,11 @@ from mlops_assets.adapters.expressions import Expression
 from mlops_assets.assets.reading import nullable
 from mlops_assets.assets.verdicts import check_result, table
 from mlops_assets.core.comparison import auc
+from mlops_assets.core.data_spec import Dataset
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.feature_views import FeatureVersion, View
 from mlops_assets.core.freshness import freshness, summarize
-from mlops_assets.core.model_spec import Dataset, ModelSpec
+from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.signature import encode
 from mlops_assets.core.skew import compare
 

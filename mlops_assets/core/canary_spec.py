@@ -3,13 +3,8 @@
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from mlops_assets.core.errors import SpecError
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
+from mlops_assets.core.spec_checks import require
 
 
 @dataclass(frozen=True)
@@ -24,13 +19,13 @@ class Step:
     approval: bool = False
 
     def __post_init__(self) -> None:
-        _require(0 <= self.weight <= 100 and 0 <= self.mirror <= 100, f"canary step {self.name!r}: weight and mirror are % of 0 to 100")
-        _require(
+        require(0 <= self.weight <= 100 and 0 <= self.mirror <= 100, f"canary step {self.name!r}: weight and mirror are % of 0 to 100")
+        require(
             (self.weight > 0) != (self.mirror > 0),
             f"canary step {self.name!r}: give it either a weight (live traffic) or a mirror (shadow), not both and not none",
         )
-        _require(self.bake > timedelta(0), f"canary step {self.name!r}: bake must be longer than nothing, e.g. '24h'")
-        _require(self.min_requests > 0, f"canary step {self.name!r}: min_requests must be at least 1; no data is never a pass")
+        require(self.bake > timedelta(0), f"canary step {self.name!r}: bake must be longer than nothing, e.g. '24h'")
+        require(self.min_requests > 0, f"canary step {self.name!r}: min_requests must be at least 1; no data is never a pass")
 
 
 @dataclass(frozen=True)
@@ -78,30 +73,30 @@ class Guardrails:
         for name in ("max_flips", "max_brier_increase"):
             if getattr(self, name) is not None:
                 _require_share(name, getattr(self, name))
-        _require(self.max_latency_ratio > 1, f"guardrails.max_latency_ratio: got {self.max_latency_ratio}, expected a multiple, e.g. 2.0")
-        _require(
+        require(self.max_latency_ratio > 1, f"guardrails.max_latency_ratio: got {self.max_latency_ratio}, expected a multiple, e.g. 2.0")
+        require(
             0 < self.latency_quantile < 1, f"guardrails.latency_quantile: got {self.latency_quantile}, expected between 0 and 1, e.g. 0.95"
         )
-        _require(self.latency_floor_ms >= 0, f"guardrails.latency_floor_ms: got {self.latency_floor_ms}, expected milliseconds from 0 up")
-        _require(
+        require(self.latency_floor_ms >= 0, f"guardrails.latency_floor_ms: got {self.latency_floor_ms}, expected milliseconds from 0 up")
+        require(
             self.latency_budget_ms is None or self.latency_budget_ms in LATENCY_BOUNDS_MS,
             f"guardrails.latency_budget_ms: got {self.latency_budget_ms}, expected a bound of the latency buckets: "
             + ", ".join(f"{bound:g}" for bound in LATENCY_BOUNDS_MS),
         )
-        _require(
+        require(
             self.max_share_mismatch > 0, f"guardrails.max_share_mismatch: got {self.max_share_mismatch}, expected more than 0, e.g. 0.2"
         )
-        _require(
+        require(
             0 <= self.unit_correlation <= 1, f"guardrails.unit_correlation: got {self.unit_correlation}, expected from 0 to 1, e.g. 0.1"
         )
         for name in ("alpha", "beta"):
             level = getattr(self, name)
-            _require(0 < level < 0.5, f"guardrails.{name}: got {level}, expected a chance between 0 and 0.5, e.g. 0.05")
+            require(0 < level < 0.5, f"guardrails.{name}: got {level}, expected a chance between 0 and 0.5, e.g. 0.05")
 
 
 def _require_share(name: str, value: float) -> None:
     """A limit of 0 could never be shown to hold: no number of requests excludes the last bit of harm."""
-    _require(0 < value <= 1, f"guardrails.{name}: got {value}, expected a share above 0 and up to 1, e.g. 0.05")
+    require(0 < value <= 1, f"guardrails.{name}: got {value}, expected a share above 0 and up to 1, e.g. 0.05")
 
 
 @dataclass(frozen=True)
@@ -115,16 +110,16 @@ class Canary:
     warm_for: timedelta = timedelta(hours=1)
 
     def __post_init__(self) -> None:
-        _require(len(self.steps) > 0, "canary.steps: at least one step, e.g. {name: canary-5, weight: 5, bake: 24h}")
+        require(len(self.steps) > 0, "canary.steps: at least one step, e.g. {name: canary-5, weight: 5, bake: 24h}")
         weights = [step.weight for step in self.steps]
-        _require(weights == sorted(weights), f"canary.steps: weights must not fall, got {weights}: order the steps")
-        _require(all(weight <= 50 for weight in weights), "canary.steps: weights up to 50; what follows the last step is promotion")
+        require(weights == sorted(weights), f"canary.steps: weights must not fall, got {weights}: order the steps")
+        require(all(weight <= 50 for weight in weights), "canary.steps: weights up to 50; what follows the last step is promotion")
         names = [step.name for step in self.steps]
-        _require(len(set(names)) == len(names), f"canary.steps: names must differ, got {names}")
-        _require(self.first_bake > timedelta(0), "canary.first_bake: must be longer than nothing, e.g. '24h'")
-        _require(self.warm_for >= timedelta(0), "canary.warm_for: a time to keep the release before, not a negative one")
+        require(len(set(names)) == len(names), f"canary.steps: names must differ, got {names}")
+        require(self.first_bake > timedelta(0), "canary.first_bake: must be longer than nothing, e.g. '24h'")
+        require(self.warm_for >= timedelta(0), "canary.warm_for: a time to keep the release before, not a negative one")
         longest = max(max(step.bake for step in self.steps), self.first_bake)
-        _require(
+        require(
             self.deadline > longest,
             f"canary.deadline: {self.deadline} is not longer than the longest bake {longest}: every release would be rolled back",
         )

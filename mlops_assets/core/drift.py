@@ -13,7 +13,7 @@ import numpy as np
 from mlops_assets.core import calibration, distances
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.calibration import Blocks, Null
-from mlops_assets.core.model_spec import Drift
+from mlops_assets.core.monitoring_spec import Drift
 from mlops_assets.core.profile import ColumnProfile, Profile, require_same_bins
 from mlops_assets.core.verdict import Outcome, Verdict, combine
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from mlops_assets.core.errors import SpecError
 from mlops_assets.core.experiment_groups import Spending
+from mlops_assets.core.spec_checks import require
 
 Kind = Literal["proportion", "mean", "ratio"]
 Better = Literal["higher", "lower"]
@@ -24,8 +24,8 @@ class Metric:
     adjusted: bool = False
 
     def __post_init__(self) -> None:
-        _require(bool(self.name.strip()), "name: got nothing, expected the name of a metric, e.g. conversion")
-        _require(not self.adjusted or self.kind == "mean", f"{self.name}: only a mean is adjusted, got a {self.kind}: leave adjusted out")
+        require(bool(self.name.strip()), "name: got nothing, expected the name of a metric, e.g. conversion")
+        require(not self.adjusted or self.kind == "mean", f"{self.name}: only a mean is adjusted, got a {self.kind}: leave adjusted out")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Guardrail:
     adjusted: bool = False
 
     def __post_init__(self) -> None:
-        _require(0 <= self.margin < float("inf"), f"{self.name}: got a margin of {self.margin}, expected 0 or more, in the metric's unit")
+        require(0 <= self.margin < float("inf"), f"{self.name}: got a margin of {self.margin}, expected 0 or more, in the metric's unit")
         self.metric  # noqa: B018 : what holds of every metric
 
     @property
@@ -75,24 +75,24 @@ class Design:
     max_loss: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.treatment_share < 1, f"treatment_share: got {self.treatment_share}, expected between 0 and 1, e.g. 0.5")
-        _require(
+        require(0 < self.treatment_share < 1, f"treatment_share: got {self.treatment_share}, expected between 0 and 1, e.g. 0.5")
+        require(
             min(self.planned) >= 2, f"units: got {self.units}, expected two in each variant at least: 'mlops experiment size' says how many"
         )
-        _require(0 < self.alpha < 0.5, f"alpha: got {self.alpha}, expected between 0 and 0.5, e.g. 0.05")
-        _require(
+        require(0 < self.alpha < 0.5, f"alpha: got {self.alpha}, expected between 0 and 0.5, e.g. 0.05")
+        require(
             0 <= self.min_effect < float("inf"),
             f"min_effect: got {self.min_effect}, expected 0 or more: how much better, not in which direction",
         )
-        _require(self.cycle > timedelta(0), "cycle: must be longer than nothing, e.g. '7d'")
+        require(self.cycle > timedelta(0), "cycle: must be longer than nothing, e.g. '7d'")
         names = [self.success.name, *(guardrail.name for guardrail in self.guardrails)]
-        _require(len(set(names)) == len(names), f"guardrails: each metric once, got {', '.join(names)}")
+        require(len(set(names)) == len(names), f"guardrails: each metric once, got {', '.join(names)}")
         bayesian = self.method == "bayesian"
-        _require(
+        require(
             bayesian == (self.max_loss > 0),
             f"max_loss: got {self.max_loss} with method {self.method!r}: above 0 for bayesian, and only there",
         )
-        _require(not (bayesian and self.min_effect), "min_effect: bayesian weighs the loss instead, leave it out")
+        require(not (bayesian and self.min_effect), "min_effect: bayesian weighs the loss instead, leave it out")
 
     @property
     def planned(self) -> tuple[int, int]:
@@ -118,8 +118,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value.total_seconds() if isinstance(value, timedelta) else value
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)

@@ -3,16 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlops_assets.core.errors import SpecError
+from mlops_assets.core.spec_checks import require
 
 GatePolicy = Literal["improve", "observed", "refresh"]
 MetricName = Literal["auc", "average_precision", "log_loss", "brier", "ece", "cost"]
 Blocks = Literal["none", "day", "unit"]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
 
 
 @dataclass(frozen=True)
@@ -24,7 +19,7 @@ class Slice:
     floor: float
 
     def __post_init__(self) -> None:
-        _require(0 <= self.floor < 1, f"gates.slices: {self.name} has floor {self.floor}, expected an AUC of 0 to 1")
+        require(0 <= self.floor < 1, f"gates.slices: {self.name} has floor {self.floor}, expected an AUC of 0 to 1")
 
     @property
     def name(self) -> str:
@@ -40,7 +35,7 @@ class Costs:
     false_no: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.false_yes >= 0 and self.false_no >= 0 and self.false_yes + self.false_no > 0,
             f"gates.costs: got {self.false_yes} and {self.false_no}, expected costs from 0 up, one of them above 0",
         )
@@ -87,20 +82,20 @@ class Gates:
     max_latency_ms: float | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.floor < 1, f"gates.floor: got {self.floor}, expected an AUC of 0 to 1")
-        _require(0.5 < self.confidence < 1, f"gates.confidence: got {self.confidence}, expected between 0.5 and 1, e.g. 0.95")
-        _require(self.min_uplift >= 0, "gates.min_uplift: must not be negative; to allow a loss use policy 'refresh' with a margin")
-        _require(self.margin >= 0, "gates.margin: must not be negative")
-        _require(
+        require(0 <= self.floor < 1, f"gates.floor: got {self.floor}, expected an AUC of 0 to 1")
+        require(0.5 < self.confidence < 1, f"gates.confidence: got {self.confidence}, expected between 0.5 and 1, e.g. 0.95")
+        require(self.min_uplift >= 0, "gates.min_uplift: must not be negative; to allow a loss use policy 'refresh' with a margin")
+        require(self.margin >= 0, "gates.margin: must not be negative")
+        require(
             self.wanted_uplift > self.min_uplift,
             f"gates.target_uplift: got {self.target_uplift}, expected more than min_uplift {self.min_uplift}",
         )
-        _require(0 < self.min_power < 1, f"gates.min_power: got {self.min_power}, expected a share between 0 and 1, e.g. 0.5")
-        _require(self.max_looks > 0, f"gates.max_looks: got {self.max_looks}, expected at least 1")
-        _require(self.max_ece is None or 0 < self.max_ece < 1, f"gates.max_ece: got {self.max_ece}, expected between 0 and 1, e.g. 0.05")
+        require(0 < self.min_power < 1, f"gates.min_power: got {self.min_power}, expected a share between 0 and 1, e.g. 0.5")
+        require(self.max_looks > 0, f"gates.max_looks: got {self.max_looks}, expected at least 1")
+        require(self.max_ece is None or 0 < self.max_ece < 1, f"gates.max_ece: got {self.max_ece}, expected between 0 and 1, e.g. 0.05")
         for name in ("max_model_bytes", "max_latency_ms"):
             limit = getattr(self, name)
-            _require(limit is None or limit > 0, f"gates.{name}: got {limit}, expected more than 0, or leave it out")
+            require(limit is None or limit > 0, f"gates.{name}: got {limit}, expected more than 0, or leave it out")
 
     @property
     def alpha(self) -> float:

@@ -9,7 +9,7 @@ from mlops_assets.core.comparison import TooFew, estimated_auc, standard_error
 from mlops_assets.core.floors import smaller_class
 from mlops_assets.core.gate_spec import MetricName
 from mlops_assets.core.metrics import statistic
-from mlops_assets.core.model_spec import LivePerformance
+from mlops_assets.core.monitoring_spec import LivePerformance
 from mlops_assets.core.performance import Calibration, Estimate, estimate
 from mlops_assets.core.verdict import Outcome, Verdict
 

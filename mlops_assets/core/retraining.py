@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mlops_assets.core.model_spec import Drift, Retrain
+from mlops_assets.core.monitoring_spec import Drift, Retrain
 from mlops_assets.core.policy import Policy
 from mlops_assets.core.verdict import Outcome, Verdict
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
 
-from mlops_assets.core.errors import SpecError
+from mlops_assets.core.spec_checks import require
 
 LogDurability = Literal["write", "fdatasync"]
 OnLogFull = Literal["refuse", "count"]
@@ -12,11 +12,6 @@ OnOnlineDown = Literal["fill", "refuse"]
 
 GATEWAY_TIMEOUT = timedelta(seconds=10)
 """How long a gateway waits for an answer, of whichever model: what a release never answers is counted as its error then."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
 
 
 @dataclass(frozen=True)
@@ -45,21 +40,21 @@ class Serving:
     on_online_down: OnOnlineDown = "fill"
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             timedelta(0) < self.timeout < GATEWAY_TIMEOUT,
             f"serving.timeout: got {self.timeout.total_seconds():g} s, expected more than 0 and less than the "
             f"{GATEWAY_TIMEOUT.total_seconds():g} s that the gateway waits, e.g. '5s'",
         )
-        _require(
+        require(
             timedelta(0) < self.online_timeout < self.timeout,
             f"serving.online_timeout: got {self.online_timeout.total_seconds():g} s, expected more than 0 and less than serving.timeout, "
             "e.g. '50ms'",
         )
         for name in ("threads", "workers"):
-            _require(getattr(self, name) >= 1, f"serving.{name}: got {getattr(self, name)}, expected at least 1")
+            require(getattr(self, name) >= 1, f"serving.{name}: got {getattr(self, name)}, expected at least 1")
         for name, got, known in (
             ("log_durability", self.log_durability, get_args(LogDurability)),
             ("on_log_full", self.on_log_full, get_args(OnLogFull)),
             ("on_online_down", self.on_online_down, get_args(OnOnlineDown)),
         ):
-            _require(got in known, f"serving.{name}: got {got!r}, expected {' or '.join(known)}: correct it")
+            require(got in known, f"serving.{name}: got {got!r}, expected {' or '.join(known)}: correct it")

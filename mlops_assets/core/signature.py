@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mlops_assets.core.errors import BadData
+from mlops_assets.core.feature_spec import Feature, Online
 from mlops_assets.core.feature_views import FeatureVersion
-from mlops_assets.core.model_spec import Feature, Online
 from mlops_assets.core.pii import Pii
 
 METADATA_KEY = "mlops_signature"

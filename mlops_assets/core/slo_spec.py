@@ -4,19 +4,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
 
-from mlops_assets.core.errors import SpecError
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT
+from mlops_assets.core.spec_checks import require
 
 OnSloViolation = Literal["page", "rollback"]
 
 MONTH = timedelta(days=30)
 """The window for which the SRE workbook gives its burn rates."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
 
 
 @dataclass(frozen=True)
@@ -43,24 +38,24 @@ class Slo:
     def __post_init__(self) -> None:
         for name in ("availability", "latency_share"):
             got = getattr(self, name)
-            _require(0 < got < 1, f"slo.{name}: got {got}, expected a share between 0 and 1, e.g. 0.999: one of 1 leaves nothing to burn")
+            require(0 < got < 1, f"slo.{name}: got {got}, expected a share between 0 and 1, e.g. 0.999: one of 1 leaves nothing to burn")
         bounds = [bound for bound in LATENCY_BOUNDS_MS if bound < GATEWAY_TIMEOUT.total_seconds() * 1000]
-        _require(
+        require(
             self.latency_ms in bounds,
             f"slo.latency: got {self.latency_ms:g} ms, expected one of the bounds by which gateways count, in ms: "
             f"{', '.join(f'{bound:g}' for bound in bounds)}",
         )
-        _require(
+        require(
             timedelta(hours=1) <= self.window <= timedelta(days=90),
             f"slo.window: got {self.window}, expected 1h to 90d, e.g. '30d' or '7d'",
         )
-        _require(self.min_requests > 0, "slo.min_requests: must be at least 1; no data is never a pass")
-        _require(
+        require(self.min_requests > 0, "slo.min_requests: must be at least 1; no data is never a pass")
+        require(
             self.on_slo_violation in get_args(OnSloViolation),
             f"slo.on_slo_violation: got {self.on_slo_violation!r}, expected {' or '.join(get_args(OnSloViolation))}",
         )
-        _require(self.rollback_cooldown > timedelta(0), "slo.rollback_cooldown: must be longer than nothing, e.g. '1h'")
-        _require(self.max_rollbacks > 0, "slo.max_rollbacks: must be at least 1; on_slo_violation: page allows none")
+        require(self.rollback_cooldown > timedelta(0), "slo.rollback_cooldown: must be longer than nothing, e.g. '1h'")
+        require(self.max_rollbacks > 0, "slo.max_rollbacks: must be at least 1; on_slo_violation: page allows none")
 
     @property
     def latency_ms(self) -> float:

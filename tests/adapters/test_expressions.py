@@ -15,8 +15,8 @@ from msgspec import UNSET
 from mlops_assets.adapters.expressions import Expression
 from mlops_assets.adapters.on_demand import check_names, computed
 from mlops_assets.core.errors import BadData, SpecError
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.feature_views import FeatureVersion
-from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.on_demand import Computed, OnDemandView, RequestField
 from mlops_assets.core.signature import Signature
 from serving.inputs import Inputs

@@ -15,7 +15,7 @@ from mlops_assets.adapters.feast import FeastFeatureStore
 from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
 from mlops_assets.core.errors import BadData, NotFound, SpecError
-from mlops_assets.core.model_spec import Feature, Features
+from mlops_assets.core.feature_spec import Feature, Features
 from mlops_assets.defs.flight_delay import landing
 from mlops_assets.ports import FeatureStore
 from tests.adapters.small_features import VIEWS as SHOP_VIEWS

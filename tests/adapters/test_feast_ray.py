@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from mlops_assets.adapters.feast import FeastFeatureStore
 from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.core.errors import BadData, SpecError, Unavailable
-from mlops_assets.core.model_spec import Features
+from mlops_assets.core.feature_spec import Features
 from mlops_assets.ports import FeatureStore
 from tests.adapters.test_feast import RAIN, REPO, SALES, SHOPS, asked, at, real_flights, sales, write_all
 from tests.adapters.test_feast_offline import events, found, rows, shop_store

@@ -12,8 +12,8 @@ import pytest
 from mlops_assets.adapters import hours
 from mlops_assets.adapters.memory import MemoryObjectStore
 from mlops_assets.core.errors import BadData, NotFound
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.hourly import HOUR, Judged, Progress
-from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.profile import Profile, baseline, profile
 from mlops_assets.core.verdict import Outcome, Verdict
 

@@ -17,7 +17,7 @@ from mlops_assets.adapters.memory import (
 )
 from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
 from mlops_assets.core.evidence import Logged, begin, observe
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.policy import Mirror
 from mlops_assets.core.routing import Route, Share
 from mlops_assets.core.signature import Signature

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from mlops_assets.adapters.onnx_export import export, score, split_thresholds
 from mlops_assets.adapters.onnx_model import OnnxModel
 from mlops_assets.core.errors import BadData, TrainingFailed
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.parity import boundary_rows, compare
 from mlops_assets.core.signature import Signature
 from tests.serving.models import tiny_model

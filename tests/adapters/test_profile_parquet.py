@@ -7,7 +7,7 @@ import pytest
 
 from mlops_assets.adapters.profile_parquet import profile_parquet
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.profile import baseline, profile
 from mlops_assets.core.signature import encode
 

@@ -11,7 +11,8 @@ import pytest
 from mlops_assets.adapters import tables
 from mlops_assets.adapters.memory_features import MemoryFeatureStore
 from mlops_assets.assets.reading import data_time
-from mlops_assets.core.model_spec import Feature, Features, ModelSpec
+from mlops_assets.core.feature_spec import Feature, Features
+from mlops_assets.core.model_spec import ModelSpec
 from tests.assets.gifts import HOUR, NAME, SLUG, Gifts
 from tests.world import World
 

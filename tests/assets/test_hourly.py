@@ -11,7 +11,7 @@ import pytest
 
 from mlops_assets.adapters import hours
 from mlops_assets.adapters.memory import MemoryObjectStore
-from mlops_assets.assets import hourly_monitoring, html_report, keys, monitoring
+from mlops_assets.assets import drift, hourly_monitoring, html_report, keys
 from mlops_assets.assets.hourly import Asked, HourlyReport, Made
 from mlops_assets.assets.hourly_monitoring import OP, REPORTS
 from mlops_assets.core.errors import BadData
@@ -130,7 +130,7 @@ def test_a_day_is_24_profiles_each_read_once_a_report_and_no_row(world: World, s
     reads, logged = Reads(world.objects, monkeypatch), []
     read = world.log.read
     monkeypatch.setattr(world.log, "read", lambda *given, **named: logged.append(given) or read(*given, **named))
-    (made,) = monitoring.drift_report(world.platform, day, Asked()).values()
+    (made,) = drift.drift_report(world.platform, day, Asked()).values()
     assert (len(reads.of("profiles")), len(set(reads.of("profiles")))) == (24, 24)
     assert reads.of("predictions") == [] == logged
     assert made.metadata["profiles"] == 24
@@ -283,7 +283,7 @@ def test_a_unit_error_is_named_first_with_its_first_hour_and_trains_nobody(world
     world.send(NAME, cents.assign(event_time=times, amount=cents["amount"] * 100, request_id=[f"cents-{n}" for n in range(40)]))
     for report in REPORTS[:2]:
         report.make(world.platform, spec, Asked(only_due=True))
-    (made,) = monitoring.drift_report(world.platform, spec, Asked(only_due=True)).values()  # at once, not a day later
+    (made,) = drift.drift_report(world.platform, spec, Asked(only_due=True)).values()  # at once, not a day later
     assert made.metadata["unseen"].startswith("100% of the newest hour's amount lie beyond the")
     assert made.metadata["verdicts"].records[0].data["column"] == "amount"
     assert "amount" not in made.metadata["drifted"]  # most of the window is as ever

@@ -12,7 +12,8 @@ from mlops_assets.adapters import hours, tables
 from mlops_assets.assets import keys
 from mlops_assets.assets.reading import data_time
 from mlops_assets.core.hourly import HOUR
-from mlops_assets.core.model_spec import LivePerformance, ModelSpec
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.monitoring_spec import LivePerformance
 from tests.assets.gifts import DAYS, NAME, Gifts
 from tests.world import World
 

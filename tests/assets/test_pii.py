@@ -11,7 +11,8 @@ import pytest
 from mlops_assets.adapters import labels
 from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, FEATURE_PREFIX
 from mlops_assets.assets.reading import read_datasets
-from mlops_assets.core.model_spec import Column, Feature
+from mlops_assets.core.data_spec import Column
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.pii import HIDDEN, Pii, pseudonym
 from mlops_assets.explain import explain
 from mlops_assets.settings import Settings

@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from mlops_assets.components.attributes import ModelAttributes, build
-from mlops_assets.core.model_spec import Drift, ModelSpec
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.monitoring_spec import Drift
 from mlops_assets.scaffold import new_model
 
 REMOVED = object()

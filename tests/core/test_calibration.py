@@ -12,7 +12,7 @@ from mlops_assets.core.calibration import FEWEST_WINDOWS, MOST_BLOCKS, Blocks, N
 from mlops_assets.core.distances import measure
 from mlops_assets.core.drift import calibrated, judge
 from mlops_assets.core.errors import BadData
-from mlops_assets.core.model_spec import Drift
+from mlops_assets.core.monitoring_spec import Drift
 from mlops_assets.core.profile import baseline, profile
 from mlops_assets.core.verdict import Outcome
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.history import added_by_history, without_history
-from mlops_assets.core.model_spec import Drift, Feature, ModelSpec
+from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.monitoring_spec import Drift
 from mlops_assets.core.verdict import Outcome
 from tests.core.test_model_spec import spec
 

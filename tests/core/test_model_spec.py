@@ -4,22 +4,12 @@ from datetime import date, timedelta
 import pytest
 
 from mlops_assets.core.canary_spec import Canary, Guardrails, Step
+from mlops_assets.core.data_spec import Column, Data, Dataset, Label
 from mlops_assets.core.errors import SpecError
+from mlops_assets.core.feature_spec import Feature, Features
 from mlops_assets.core.gate_spec import Gates, Slice
-from mlops_assets.core.model_spec import (
-    Column,
-    Data,
-    Dataset,
-    Drift,
-    Feature,
-    Features,
-    Holdout,
-    Label,
-    ModelSpec,
-    Retrain,
-    Serving,
-    Training,
-)
+from mlops_assets.core.model_spec import Holdout, ModelSpec, Serving, Training
+from mlops_assets.core.monitoring_spec import Drift, Retrain
 
 DAY, HOUR, NOTHING = timedelta(days=1), timedelta(hours=1), timedelta(0)
 TIME, TEXT, NUMBER = Column("timestamp"), Column("string"), Column("float")

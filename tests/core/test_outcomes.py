@@ -6,7 +6,7 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, precision_score, recall_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from mlops_assets.core.model_spec import LivePerformance
+from mlops_assets.core.monitoring_spec import LivePerformance
 from mlops_assets.core.outcomes import NAME, Outcomes, figures, judge, overturned
 from mlops_assets.core.performance import calibrate
 from mlops_assets.core.verdict import Outcome, Verdict

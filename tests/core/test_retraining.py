@@ -7,7 +7,7 @@ import pytest
 
 from mlops_assets.core import policy as policies
 from mlops_assets.core.errors import SpecError
-from mlops_assets.core.model_spec import Drift, Retrain
+from mlops_assets.core.monitoring_spec import Drift, Retrain
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.core.retraining import DriftReport, Trainings, calls_for_training, came_to_nothing, may_train_now
 from mlops_assets.core.verdict import Outcome

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.signature import INPUT_NAME, METADATA_KEY, SCORE_NAME, Signature
 
 INPUTS = (Feature("hour"), Feature("distance"), Feature("carrier", ("AA", "UA")))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mlops_assets.adapters.expressions import Expression
 from mlops_assets.adapters.online_layout import write_version
 from mlops_assets.adapters.prediction_log import REQUEST_PREFIX, S3PredictionLog
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.feature_views import FeatureVersion
-from mlops_assets.core.model_spec import Feature
 from mlops_assets.core.on_demand import Computed, OnDemandView, RequestField
 from mlops_assets.core.signature import Signature
 from serving import protocol

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mlops_assets.adapters.prediction_log import Answer, LoggedInput, to_table
-from mlops_assets.core.model_spec import Feature
+from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.signature import Signature, ranges_of
 from serving.feature_metrics import FeatureMetrics
 from serving.metrics import Metrics

@@ -20,8 +20,8 @@ from mlops_assets.adapters.feast import FeastFeatureStore
 from mlops_assets.adapters.online_layout import Held, read_version, write_version
 from mlops_assets.adapters.prediction_log import S3PredictionLog
 from mlops_assets.core.errors import Unavailable
+from mlops_assets.core.feature_spec import Feature, Features, Online
 from mlops_assets.core.feature_views import Field, View
-from mlops_assets.core.model_spec import Feature, Features, Online
 from mlops_assets.core.signature import Signature
 from mlops_assets.settings import sqlite_url
 from serving.inputs import Inputs
