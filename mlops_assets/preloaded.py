@@ -11,8 +11,9 @@ for name in (
     "dagster._core.storage.local_compute_log_manager",
     "dagster._core.storage.runs.sqlite",
     "dagster._core.storage.schedules.sqlite",
-    "dagster._core.storage.sqlite_storage",
+    "dagster._core.storage.legacy_storage",
     # ours, and what they import late
+    "mlops_assets.event_log",
     "mlops_assets.definitions",
     "mlops_assets.adapters.local",
     "mlops_assets.adapters.envoy",

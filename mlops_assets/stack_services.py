@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets import event_log
 from mlops_assets.adapters.envoy import prepare
 from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
@@ -64,7 +65,8 @@ def write_files(settings: Settings, credentials: Credentials) -> None:
     identity = {"name": "mlops", "credentials": [key], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     write_private(settings.home / "s3.json", json.dumps({"identities": [identity]}))
     prepare(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port)
-    (settings.dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
+    event_log_storage = json.dumps(event_log.config(settings.dagster_home))
+    (settings.dagster_home / "dagster.yaml").write_text(f"{_DAGSTER_YAML}event_log_storage: {event_log_storage}\n")
     (settings.dagster_home / "workspace.yaml").write_text(_workspace(settings))
 
 
