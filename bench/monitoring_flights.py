@@ -1,5 +1,6 @@
 """Real flights after a baseline of 1 January to 15 February 2013: alarms, unit errors, and expected performance beside the true one."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,10 +18,12 @@ from mlops_assets.components.attributes import ModelAttributes, build
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut
 from mlops_assets.core.drift import judge, unseen
+from mlops_assets.core.margins import Margins, first_margins
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.monitoring_spec import Drift
+from mlops_assets.core.outcomes import Figure as Performed
 from mlops_assets.core.outcomes import Outcomes, figures
-from mlops_assets.core.performance import calibrate
+from mlops_assets.core.performance import Calibration, calibrate
 from mlops_assets.core.profile import Profile, baseline, merge_all, profile
 from mlops_assets.core.verdict import Outcome
 
@@ -74,7 +77,10 @@ def flights() -> Flights:
     base = baseline([*spec.features.names, SCORE], before)
     matters = importance(spec.features.names, score, inputs[holdout])
     known = calibrate(matrix[holdout, -1].astype(float), late[holdout].astype(int))
-    return Flights(spec, matrix, times, late, Baseline(base, cut(base, before, times[times < TRAINED], WINDOW), matters, known))
+    days = [np.flatnonzero(holdout & (times.astype("datetime64[D]") == day)) for day in np.unique(times[holdout].astype("datetime64[D]"))]
+    stray = first_margins([as_expected(spec, matrix, late, known, day) for day in days])
+    made = Baseline(base, cut(base, before, times[times < TRAINED], WINDOW), matters, known, margins=stray)
+    return Flights(spec, matrix, times, late, made)
 
 
 def measure() -> list[Figure]:
@@ -155,24 +161,52 @@ def measure_unit_errors(data: Flights) -> list[Figure]:
 MUST_BE_FOUND = ("Fahrenheit to Celsius", "per cent to a share", "minutes to hours")
 
 
+WEEK, LATER = 7 * DAY, 2 * DAY
+"""The window of a performance report, and how much later its labels are there."""
+
+
 def measure_expectations(data: Flights) -> list[Figure]:
-    """Each week of labelled flights: whether the interval of what was expected held what came true."""
-    found: dict[str, dict[str, list[bool]]] = {"two weeks after": {}, "March to July": {}}
-    threshold = data.spec.label.decision_threshold
-    for start in np.arange(TRAINED, END - 7 * DAY, 7 * DAY):
-        part = data.between(start, start + 7 * DAY)
-        known = np.isfinite(data.late[part])
-        score = data.matrix[part, -1][known].astype(float)
-        seen = Outcomes(score, data.late[part][known].astype(int), score >= threshold)
-        when = found["two weeks after" if start < np.datetime64("2013-03-01") else "March to July"]
-        for figure in figures(seen, data.known.calibration, threshold):
-            if figure.is_covered is not None:
-                when.setdefault(figure.metric, []).append(figure.is_covered)
+    """Each day the labelled flights of a week: whether the interval of what was expected held what came true.
+
+    The margin of a window has learnt from those alone whose labels were there when the window was over.
+    """
+    alone: dict[str, list[bool]] = {}
+    held: dict[str, list[bool]] = {}
+    wide: dict[str, list[float]] = {}
+    margins, waiting = Margins().over(data.known.margins), deque[tuple[np.datetime64, tuple[Performed, ...]]]()
+    for end in np.arange(TRAINED + WEEK, END + DAY, DAY):
+        while waiting and waiting[0][0] + LATER <= end:
+            over, then = waiting.popleft()
+            margins = margins.after(then, pd.Timestamp(over).to_pydatetime())
+        found = as_expected(data.spec, data.matrix, data.late, data.known.calibration, data.between(end - WEEK, end))
+        waiting.append((end, found))
+        for plain, figure in zip(found, margins.widened(found), strict=True):
+            if plain.is_covered is not None and figure.is_covered is not None and figure.expected is not None:
+                alone.setdefault(plain.metric, []).append(plain.is_covered)
+                held.setdefault(figure.metric, []).append(figure.is_covered)
+                wide.setdefault(figure.metric, []).append((figure.expected.upper - figure.expected.lower) / 2)
+    weeks = (END - TRAINED) / WEEK
+    least = 0.95 - 2 * (0.05 * 0.95 / weeks) ** 0.5
     return [
-        Figure(f"{metric} as expected, {when}", float(np.mean(held)), "", note=f"of {len(held)} weeks, whose flights share their weather")
-        for when, of in found.items()
-        for metric, held in of.items()
+        Figure(
+            f"{metric} as expected, windows of a week",
+            float(np.mean(of)),
+            "",
+            least,
+            True,
+            note=f"of {len(of)}, {weeks:.0f} apart; +/- {np.median(wide[metric]):.3f}; {np.mean(alone[metric]):.2f} without the margin",
+        )
+        for metric, of in held.items()
     ]
+
+
+def as_expected(
+    spec: ModelSpec, matrix: np.ndarray, late: np.ndarray, known: Calibration | None, rows: slice | np.ndarray
+) -> tuple[Performed, ...]:
+    """The figures of some flights that have a label."""
+    label, score, threshold = late[rows], matrix[rows, -1].astype(float), spec.label.decision_threshold
+    kept = np.isfinite(label)
+    return figures(Outcomes(score[kept], label[kept].astype(int), score[kept] >= threshold), known, threshold)
 
 
 def measure_stated_rate() -> list[Figure]:

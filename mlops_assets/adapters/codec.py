@@ -26,6 +26,7 @@ _KINDS = {
     "History": "slo_history",
     "Progress": "progress",
     "Judged": "judged",
+    "Margins": "margins",
 }
 """What a document says it is, by the name of its class: who reads a policy must not import all that decides and watches."""
 

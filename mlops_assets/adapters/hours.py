@@ -2,7 +2,8 @@
 
 ``monitoring/<model>/predictions/<yyyymmddThh>.parquet`` holds the answers of an event hour, each once. Beside them lie
 ``profiles/<release>/<yyyymmddThh>.json``, ``outcomes/<release>/<yyyymmddThh>.parquet`` (answers with their label),
-``performance/<yyyymmddThh>.json`` (verdicts), ``reports/`` (HTML) and ``progress.json``, which says how far all of it has come.
+``performance/<yyyymmddThh>.json`` (verdicts), ``reports/`` (HTML), ``margins.json`` (how far figures stray from what was expected) and
+``progress.json``, which says how far all of it has come.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mlops_assets.adapters.profile_parquet import numbers
 from mlops_assets.core.errors import BadData, NotFound
 from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.hourly import HOUR, HourProfile, Judged, Progress, hour_named, hour_of, name_of
+from mlops_assets.core.margins import Margins
 from mlops_assets.core.profile import Profile, Tally
 from mlops_assets.ports import ObjectStore
 
@@ -169,7 +171,7 @@ def read_outcomes(objects: ObjectStore, model: str, release: str, after: datetim
     """The labelled answers of a release in the hours after one and up to another; of more than ``most`` those of the newest hours."""
     parts, rows = [], 0
     for _, key in reversed(_hours_in(objects, model, f"outcomes/{release}", "parquet", after, until)):
-        parts.append(pq.read_table(BytesIO(objects.get(key))))
+        parts.append(_read(objects.get(key)))
         rows += len(parts[-1])
         if rows >= most:
             break
@@ -192,6 +194,17 @@ def read_judged(objects: ObjectStore, model: str, hour: datetime) -> Judged | No
     key = _hour_key(model, "performance", hour, "json")
     data = _get(objects, key)
     return None if data is None else decode(Judged, data, key)
+
+
+def write_margins(objects: ObjectStore, model: str, margins: Margins) -> None:
+    objects.put(f"{_prefix(model)}margins.json", encode(margins))
+
+
+def read_margins(objects: ObjectStore, model: str) -> Margins:
+    """What the labels have taught so far of how far a model's figures stray; empty before the first."""
+    key = f"{_prefix(model)}margins.json"
+    data = _get(objects, key)
+    return Margins() if data is None else decode(Margins, data, key)
 
 
 def write_progress(objects: ObjectStore, model: str, progress: Progress) -> None:
@@ -245,7 +258,7 @@ class _Files:
     def _read(self, hour: datetime) -> tuple[bytes | None, pa.Array | None]:
         if hour not in self._kept:
             data = _get(self._objects, predictions_key(self._model, hour))
-            self._keep(hour, data, None if data is None else _marks(pq.read_table(BytesIO(data), columns=list(KEY_COLUMNS))))
+            self._keep(hour, data, None if data is None else _marks(_read(data, list(KEY_COLUMNS))))
         return self._kept[hour]
 
     def _keep(self, hour: datetime, data: bytes | None, marks: pa.Array | None) -> None:
@@ -339,6 +352,11 @@ def _readable(values: pa.Array, words: Mapping[str, str] | None) -> pa.Array:
 def _counted(tallies: Sequence[Tally]) -> HourProfile:
     *columns, yes = (tally.profile() for tally in tallies)
     return HourProfile(Profile(tuple(columns)), yes)
+
+
+def _read(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """A small file. For these, handing columns to threads costs more than reading them."""
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
 
 
 def _hours_in(objects: ObjectStore, model: str, noun: str, ending: str, after: datetime, until: datetime) -> list[tuple[datetime, str]]:

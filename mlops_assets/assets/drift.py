@@ -16,6 +16,7 @@ from mlops_assets.core.distances import DEFINITION, Distances, Tests, examine, m
 from mlops_assets.core.drift import judge, summarize, unseen
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.hourly import HOUR, HourProfile, Progress, expected_of, hour_of, merge_hours
+from mlops_assets.core.margins import Margins
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.profile import Profile, profile
 from mlops_assets.core.verdict import Outcome, Verdict, combine
@@ -60,7 +61,7 @@ def drift_report(platform: Platform, spec: ModelSpec, asked: Asked) -> Made:
         **html,
         **largest(features),
         **matters_most(ranked),
-        **expected_performance(base, current),
+        **expected_performance(base, current, hours.read_margins(platform.objects, spec.name).over(base.margins)),
         "distances_definition": DEFINITION,
         "verdicts": _table(ranked),
         **{f"psi_{verdict.name}": verdict.value for verdict in (*features, *scores) if verdict.value is not None},
@@ -141,13 +142,13 @@ def matters_most(ranked: tuple[Ranked, ...]) -> dict[str, str]:
     return {"matters_most": drifted[0].verdict.name} if drifted else {}
 
 
-def expected_performance(base: Baseline, served: HourProfile) -> dict[str, float | str]:
+def expected_performance(base: Baseline, served: HourProfile, margins: Margins) -> dict[str, float | str]:
     """What the scores let expect before labels come, each figure with its 95 % interval."""
     if base.calibration is None:
         return {"expected_performance": "the holdout could not tell what a score means: it had one class, or one score"}
     told = expected_of(base.calibration, served)
     figures = {"auc": told.auc, "accuracy": told.accuracy, "precision": told.precision, "recall": told.recall}
-    found = {name: figure for name, figure in figures.items() if figure is not None}
+    found = {name: margins.around(name, figure) for name, figure in figures.items() if figure is not None}
     values = {f"expected_{name}": figure.value for name, figure in found.items()}
     shown = ", ".join(f"{name} {figure.value:.3f} ({figure.lower:.3f} to {figure.upper:.3f})" for name, figure in found.items())
     return {"expected_performance": f"{shown}: {told.reason}" if shown else told.reason, **values}

@@ -17,7 +17,6 @@ from mlops_assets.core.errors import BadData
 from mlops_assets.core.hourly import HOUR, Judged, Progress, hour_of, name_of
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.outcomes import NAME, Figure, Outcomes, figures, judge, overturned
-from mlops_assets.core.performance import Calibration
 from mlops_assets.core.verdict import Outcome, Verdict
 from mlops_assets.ports import Platform
 
@@ -157,9 +156,15 @@ def _judged(platform: Platform, spec: ModelSpec, champion: str, hour: datetime, 
     """The champion's performance up to an hour, beside what was expected of it, with the verdicts that fell on the way."""
     base = baseline_of(platform, spec, champion)
     seen = _outcomes(platform, spec, champion, hour)
-    before = hours.read_judged(platform.objects, spec.name, hour)
+    before, margins = (
+        hours.read_judged(platform.objects, spec.name, hour),
+        hours.read_margins(platform.objects, spec.name).over(base.margins),
+    )
+    found = figures(seen, base.calibration, spec.label.decision_threshold)
     verdict = judge(spec.performance, base.auc, seen)
     hours.write_judged(platform.objects, spec.name, hour, Judged(champion, verdict))
+    if (learnt := margins.after(found, hour)) is not margins:
+        hours.write_margins(platform.objects, spec.name, learnt)
     again = overturned(before.verdict, verdict) if before is not None and before.release == champion else None
     told = [f"up to {keys.partition(one.hour)} {one.told}" for one in fallen] + ([f"up to this hour {again}"] if again else [])
     lost = any(one.before.verdict.passed for one in fallen) or (again is not None and before is not None and before.verdict.passed)
@@ -177,7 +182,7 @@ def _judged(platform: Platform, spec: ModelSpec, champion: str, hour: datetime, 
             "positives": int(seen.label.sum()),
             **({"overturned": "; ".join(told)} if told else {}),
             **_shown(verdict),
-            **_figures(seen, base.calibration, spec),
+            **_figures(margins.widened(found)),
         },
         check_results=[check],
     )
@@ -195,9 +200,8 @@ def _shown(verdict: Verdict) -> dict[str, str]:
     return {"verdict": verdict.outcome.value, "reason": verdict.reason}
 
 
-def _figures(seen: Outcomes, known: Calibration | None, spec: ModelSpec) -> dict[str, float | int | dg.TableMetadataValue]:
+def _figures(found: Sequence[Figure]) -> dict[str, float | int | dg.TableMetadataValue]:
     """Each metric, what was expected of it, and whether the interval of that held it."""
-    found = figures(seen, known, spec.label.decision_threshold)
     held = [figure.is_covered for figure in found if figure.is_covered is not None]
     return {
         **{figure.metric: figure.value for figure in found},

@@ -26,8 +26,10 @@ from mlops_assets.core.certificate import trained_because
 from mlops_assets.core.comparison import auc
 from mlops_assets.core.errors import MlopsError, SpecError, TrainingFailed
 from mlops_assets.core.history import added_by_history, without_history
+from mlops_assets.core.margins import first_margins
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.core.performance import calibrate
+from mlops_assets.core.outcomes import Figure, Outcomes, figures
+from mlops_assets.core.performance import Calibration, calibrate
 from mlops_assets.core.policy import Author, register
 from mlops_assets.core.profile import baseline
 from mlops_assets.core.signature import Signature, encode, ranges_of
@@ -343,20 +345,24 @@ def training_baseline(platform: Platform, spec: ModelSpec, trained: TrainedModel
     )
     seen, unseen = matrix_of(spec, training), matrix_of(spec, holdout)
     score = partial(onnx_export.score, exported)
-    matrix = np.column_stack([seen, score(seen)])
+    matrix, scored = np.column_stack([seen, score(seen)]), score(unseen)
     profile = baseline([*spec.features.names, SCORE], matrix)
     times, label = training["event_timestamp"].dt.tz_localize(None).to_numpy(), holdout[spec.label.column].to_numpy(dtype=int)
-    return (
-        Baseline(
-            profile,
-            cut(profile, matrix, times, spec.drift.window),
-            importance(spec.features.names, score, unseen),
-            calibrate(score(unseen), label),
-            auc(label, score(unseen)) if 0 < label.sum() < len(label) else None,
-        )
-        .to_json()
-        .encode()
+    known, days = calibrate(scored, label), holdout["event_timestamp"].dt.floor("D")
+    made = Baseline(
+        profile,
+        cut(profile, matrix, times, spec.drift.window),
+        importance(spec.features.names, score, unseen),
+        known,
+        auc(label, scored) if 0 < label.sum() < len(label) else None,
+        first_margins([_as_expected(spec, scored[rows], label[rows], known) for rows in days.groupby(days).indices.values()]),
     )
+    return made.to_json().encode()
+
+
+def _as_expected(spec: ModelSpec, score: np.ndarray, label: np.ndarray, known: Calibration | None) -> tuple[Figure, ...]:
+    limit = spec.label.decision_threshold
+    return figures(Outcomes(score, label, score >= limit), known, limit)
 
 
 def announce(context: dg.AssetExecutionContext, spec: ModelSpec, release: str, trained: TrainedModel) -> None:

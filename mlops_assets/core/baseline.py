@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Baseline:
         importance: what each feature moves the scores by, as a share of all features together.
         calibration: what a score means, by the holdout; None if that could not tell.
         auc: on the holdout; None if that had one class, or the training is of before it was kept.
+        margins: by metric, how far the days of the holdout strayed from what was expected of them.
     """
 
     profile: Profile
@@ -33,6 +34,7 @@ class Baseline:
     importance: Mapping[str, float]
     calibration: Calibration | None
     auc: float | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
 
     def only(self, names: Sequence[str]) -> "Baseline":
         """The same of some of its columns, in the order of ``names``."""
@@ -47,6 +49,7 @@ class Baseline:
         document["importance"] = dict(self.importance)
         document["calibration"] = asdict(self.calibration) if self.calibration else None
         document["auc"] = self.auc
+        document["margins"] = dict(self.margins)
         return json.dumps(document, sort_keys=True)
 
     @classmethod
@@ -59,7 +62,8 @@ class Baseline:
         profile, document = Profile.from_json(text), json.loads(text)
         known = document["calibration"]
         means = Calibration(**{name: tuple(values) for name, values in known.items()}) if known else None
-        return cls(profile, Blocks.from_document(document["blocks"]), document["importance"], means, document.get("auc"))
+        blocks, margins = Blocks.from_document(document["blocks"]), document.get("margins", {})
+        return cls(profile, blocks, document["importance"], means, document.get("auc"), margins)
 
 
 def importance(names: Sequence[str], score: Callable[[np.ndarray], np.ndarray], matrix: np.ndarray) -> dict[str, float]:

@@ -1,16 +1,18 @@
 """What is served, watched: one report over a release that answers as ever, and over orders of another kind."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from mlops_assets.adapters import hours
 from mlops_assets.assets.training import baseline_key
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.errors import NotFound
+from mlops_assets.core.margins import Margin, Margins
 from mlops_assets.core.verdict import Outcome
 from mlops_assets.drift_file import compare, show
 from tests.assets.gifts import NAME, Gifts
@@ -65,6 +67,9 @@ def test_what_to_expect_of_the_champion_is_told_before_labels_come(shop: Gifts, 
     assert 0.5 < found["expected_auc"] < 1
     assert found["expected_performance"].startswith(f"auc {found['expected_auc']:.3f} (")
     assert 0 <= found["expected_recall"] <= 1
+    hours.write_margins(world.objects, NAME, Margins({"auc": Margin(0.3)}, datetime(2024, 3, 1, tzinfo=UTC)))
+    lower = report(world)["expected_performance"].split("(")[1].split(" ")[0]
+    assert float(lower) <= found["expected_auc"] - 0.3 + 1e-3
 
 
 def test_a_file_of_rows_is_held_against_the_same_baseline(shop: Gifts, world: World, tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from mlops_assets.adapters import hours, tables
 from mlops_assets.assets import keys
+from mlops_assets.assets.hourly import Asked
+from mlops_assets.assets.performance import performance_report
 from mlops_assets.assets.reading import data_time
 from mlops_assets.core.hourly import HOUR
+from mlops_assets.core.margins import Margin
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.monitoring_spec import LivePerformance
 from tests.assets.gifts import DAYS, NAME, Gifts
@@ -89,6 +92,28 @@ def test_labels_are_joined_when_they_are_due_and_judged_beside_what_was_expected
     assert table.loc["auc", "expected"] == told["expected_auc"]
     assert told["expectations"] == 4
     assert world.checks(NAME, "performance_report") == {"performance": told["verdict"] == "pass"}
+
+
+def test_how_far_labels_were_from_what_was_expected_widens_what_is_expected_next(shop: Gifts) -> None:
+    spec = shop_with(shop)
+    world = served(shop, spec)
+    land(world, shop, DAYS + 8)
+    look(world)
+    first = hours.read_margins(world.objects, NAME)
+    assert set(first.by_metric) == {"auc", "accuracy", "precision", "recall"}
+    assert first.at == data_time(world.platform, spec) - spec.label.horizon - HOUR
+    before, far = figure_of(performance_report(world.platform, spec, Asked((first.at,)))[first.at]), Margin(0.4)
+    hours.write_margins(world.objects, NAME, replace(first, by_metric={**first.by_metric, "auc": far}))
+    now = figure_of(performance_report(world.platform, spec, Asked((first.at,)))[first.at])
+    assert (now["expected"], now["value"]) == (before["expected"], before["value"])
+    assert now["expected_upper"] - now["expected_lower"] > before["expected_upper"] - before["expected_lower"]
+    assert now["expected"] - now["expected_lower"] > 0.4
+    assert hours.read_margins(world.objects, NAME).by_metric["auc"] == far  # the same hour again teaches nothing
+
+
+def figure_of(made: dg.MaterializeResult) -> dict:
+    (auc,) = [record.data for record in made.metadata["figures"].records if record.data["metric"] == "auc"]
+    return auc
 
 
 def test_each_label_counts_once_however_often_it_is_looked_for_and_the_order_was_asked_about(shop: Gifts) -> None:
