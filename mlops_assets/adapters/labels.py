@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.adapters import landing, tables
 from mlops_assets.adapters.pseudonyms import under_both_names
 from mlops_assets.core.evidence import Labelled
+from mlops_assets.core.hourly import name_of
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.ports import ObjectStore
 
@@ -78,8 +79,8 @@ def by_hour(events: pd.DataFrame) -> dict[str, str]:
     if events.empty:
         return {}
     rows = pd.util.hash_pandas_object(events.astype({"unit": str, "label": float}), index=False)
-    sums = rows.groupby(events["event_time"].dt.strftime("%Y%m%dT%H")).agg(["sum", "size"])
-    return {str(hour): f"{int(total):x}-{size}" for hour, total, size in sums.itertuples()}
+    sums = rows.groupby(events["event_time"].dt.floor("h")).agg(["sum", "size"])
+    return {name_of(hour): f"{int(total):x}-{size}" for hour, total, size in sums.itertuples()}
 
 
 def versions(objects: ObjectStore, spec: ModelSpec) -> dict[str, str]:

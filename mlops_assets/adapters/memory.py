@@ -5,9 +5,11 @@ Those of deployments, gateway and prediction log lie in modules beside this one,
 
 import hashlib
 import threading
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 
 from mlops_assets.adapters.memory_deployments import MemoryDeployments, Predictor, SignedPredictor, onnx_predictors
 from mlops_assets.adapters.memory_gateway import MemoryGateway
@@ -33,6 +35,7 @@ __all__ = [
 class _Object:
     data: bytes
     modified: datetime
+    etag: str
 
 
 class MemoryObjectStore:
@@ -40,6 +43,7 @@ class MemoryObjectStore:
 
     def __init__(self, clock: Clock = lambda: datetime.now(UTC)) -> None:
         self._objects: dict[str, _Object] = {}
+        self._keys: list[str] = []  # ascending
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -51,12 +55,14 @@ class MemoryObjectStore:
 
     def put(self, key: str, data: bytes) -> None:
         with self._lock:
-            self._objects[_checked(key)] = _Object(bytes(data), self._clock())
+            self._write(key, data)
 
     def create(self, key: str, data: bytes) -> None:
         with self._lock:
-            there = self._objects.setdefault(_checked(key), _Object(bytes(data), self._clock()))
-        if there.data != data:
+            there = self._objects.get(key)
+            if there is None:
+                self._write(key, data)
+        if there is not None and there.data != data:
             raise AlreadyExists(
                 f"object {key!r} exists with {len(there.data)} other bytes, got {len(data)}: it is immutable, so write under a new key"
             )
@@ -64,12 +70,19 @@ class MemoryObjectStore:
     def list(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
         _checked(prefix)
         with self._lock:
-            found = sorted((key, entry) for key, entry in self._objects.items() if key.startswith(prefix) and key > after)
-        return [ObjectInfo(key, hashlib.sha256(entry.data).hexdigest(), entry.modified, len(entry.data)) for key, entry in found]
+            first = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after))
+            found = [(key, self._objects[key]) for key in takewhile(lambda key: key.startswith(prefix), islice(self._keys, first, None))]
+        return [ObjectInfo(key, entry.etag, entry.modified, len(entry.data)) for key, entry in found]
 
     def delete(self, key: str) -> None:
         with self._lock:
-            self._objects.pop(_checked(key), None)
+            if self._objects.pop(_checked(key), None) is not None:
+                del self._keys[bisect_left(self._keys, key)]
+
+    def _write(self, key: str, data: bytes) -> None:
+        if _checked(key) not in self._objects:
+            insort(self._keys, key)
+        self._objects[key] = _Object(bytes(data), self._clock(), hashlib.sha256(data).hexdigest())
 
 
 def _checked(key: str) -> str:

@@ -1,6 +1,6 @@
 """The hourly run: what every model was asked is compacted, profiled and reported, in one step for all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from datetime import datetime
 
 import dagster as dg
@@ -60,10 +60,10 @@ def build_hourly_monitoring(specs: Sequence[ModelSpec]) -> list[dg.AssetsDefinit
 
 def watch(context: dg.AssetExecutionContext, platform: Platform, specs: Sequence[ModelSpec], asked: Asked) -> Iterator[Event]:
     """Make the reports that the run selects, model by model; what one model's trouble is stays with it."""
-    broken = []
+    broken, selected = [], context.selected_asset_keys  # of a thousand models; made anew whenever it is asked for
     for spec in specs:
         try:
-            yield from _watched(context, platform, spec, asked)
+            yield from _watched(context, platform, spec, asked, selected)
         except Exception:  # whatever it is belongs to this model; the others are watched, and then the run fails
             context.log.exception(f"{spec.name} could not be watched")
             broken.append(spec.name)
@@ -85,12 +85,14 @@ def _asset(spec: ModelSpec, report: HourlyReport) -> dg.AssetSpec:
     )
 
 
-def _watched(context: dg.AssetExecutionContext, platform: Platform, spec: ModelSpec, asked: Asked) -> Iterator[Event]:
+def _watched(
+    context: dg.AssetExecutionContext, platform: Platform, spec: ModelSpec, asked: Asked, selected: Set[dg.AssetKey]
+) -> Iterator[Event]:
     """What is made of one model. What cannot be made fails its checks, and those of what is made of it."""
     failed: dict[str, str] = {}
     for report in REPORTS:
         key = keys.key(spec, report.noun)
-        if key not in context.selected_asset_keys:
+        if key not in selected:
             continue
         cause = next((failed[noun] for noun in report.deps if noun in failed), None)
         try:

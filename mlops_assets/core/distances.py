@@ -192,15 +192,17 @@ class _Steps:
 
 def _cumulative(base: ColumnProfile, now: ColumnProfile) -> _Steps | None:
     """Both cumulative distributions of the finite values, at every cell that one of them uses."""
-    sides = [_finite(side.cells, side.cell_counts) for side in (base, now)]
-    if any(counts.sum() == 0 for _, counts in sides):
+    (before, before_counts), (after, after_counts) = (_finite(side.cells, side.cell_counts) for side in (base, now))
+    if before_counts.sum() == 0 or after_counts.sum() == 0:
         return None
-    cells = np.unique(np.concatenate([cells for cells, _ in sides]))
-    spread = [np.zeros(len(cells)) for _ in sides]
-    for column, (where, counts) in zip(spread, sides, strict=True):
-        column[np.searchsorted(cells, where)] = counts
-    before, after = (np.cumsum(column) / column.sum() for column in spread)
-    return _Steps(cells, before, after)
+    cells = np.union1d(before, after)
+    return _Steps(cells, _shares_up_to(cells, before, before_counts), _shares_up_to(cells, after, after_counts))
+
+
+def _shares_up_to(cells: np.ndarray, where: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    spread = np.zeros(len(cells))
+    spread[np.searchsorted(cells, where)] = counts
+    return np.asarray(np.cumsum(spread) / spread.sum())
 
 
 def _finite(cells: Sequence[int], counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -79,13 +79,13 @@ class ColumnProfile:
     nulls: int
     moments: Moments
 
-    @property
+    @cached_property
     def counts(self) -> tuple[int, ...]:
         """Values by coarse bin, one more than cuts; the first and the last bin are open and hold the infinities."""
         bins = np.searchsorted(self.cuts, self.cells, side="right")
         return tuple(int(count) for count in np.bincount(bins, self.cell_counts, minlength=len(self.cuts) + 1))
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return sum(self.cell_counts) + self.nulls
 
