@@ -7,7 +7,7 @@ export ENGINE BASE TAG SOURCE
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock images image bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
+.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock images image model-ci bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -58,6 +58,9 @@ images: install  ## the images mlops-serving and mlops-platform (ENGINE=docker|p
 image: install  ## one release baked into the serving image: make image MODEL=flight-delay RELEASE=v12 makes models/flight-delay:v12
 	@test -n "$(MODEL)" -a -n "$(RELEASE)" || { echo "error: got MODEL='$(MODEL)' RELEASE='$(RELEASE)', expected both, e.g. MODEL=flight-delay RELEASE=v12"; exit 2; }
 	$(BIN)/python -m deploy.docker.build release "$(MODEL)" "$(RELEASE)"
+
+model-ci: install  ## from a commit to a staged deployment: MODEL=flight-delay, by default each that the change touches (AGAINST=main, GATE=improve, KEEP=1)
+	$(BIN)/python -m mlops_assets.model_ci $(MODEL) $(if $(AGAINST),--against $(AGAINST)) $(if $(GATE),--gate $(GATE)) $(if $(KEEP),--keep)
 
 bench-fleet: install  ## 1,000 models in one code location
 	$(BIN)/python -m bench.fleet
