@@ -37,7 +37,7 @@ def merge_base(branch: str, root: Path = ROOT) -> str:
     return git(root, "merge-base", branch, "HEAD").strip()
 
 
-def tests_of(spec: ModelSpec, root: Path = ROOT) -> list[Path]:
+def model_tests(spec: ModelSpec, root: Path = ROOT) -> list[Path]:
     """The test files that import the model's own modules, those that start a whole stack excepted."""
     named = (f"mlops_assets.defs.{spec.slug}", spec.features.transform.partition(":")[0])
     files = (path for path in sorted((root / "tests").rglob("test_*.py")) if "e2e" not in path.parts)

@@ -21,7 +21,7 @@ from mlops_assets.core.gate_spec import GatePolicy
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import release_number
 from mlops_assets.model_ci import champion
-from mlops_assets.model_ci.changed import ROOT, git, tests_of
+from mlops_assets.model_ci.changed import ROOT, git, model_tests
 from mlops_assets.model_ci.summary import Step, Summary
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import reconcile
@@ -110,7 +110,7 @@ class ModelCi:
         return _run([str(Path(sys.executable).with_name(tool)), *arguments], ROOT, os.environ)
 
     def _test(self) -> str:
-        files = tests_of(self.spec)
+        files = model_tests(self.spec)
         if not files:
             return f"no test imports mlops_assets.defs.{self.spec.slug}: write one"
         names = [str(path.relative_to(ROOT)) for path in files]
