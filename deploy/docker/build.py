@@ -34,12 +34,10 @@ class Recipe:
     Args:
         name: of the image, and of its Containerfile.
         lay_out: copies what is ours into the build's folder.
-        trim: names the files of its packages that it does without.
     """
 
     name: str
     lay_out: Callable[[Path], None]
-    trim: Path | None = None
 
     @property
     def containerfile(self) -> Path:
@@ -48,6 +46,11 @@ class Recipe:
     @property
     def lock(self) -> Path:
         return HERE / f"{self.name}.lock"
+
+    @property
+    def trim(self) -> Path:
+        """Names the files of its packages that it does without."""
+        return HERE / f"{self.name}.trim"
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _version() -> str:
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
-SERVING = Recipe("serving", _lay_out_serving, HERE / "trim.txt")
+SERVING = Recipe("serving", _lay_out_serving)
 PLATFORM = Recipe("platform", _lay_out_platform)
 RECIPES = {recipe.name: recipe for recipe in (SERVING, PLATFORM)}
 

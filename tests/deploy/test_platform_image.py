@@ -12,7 +12,7 @@ def platform(images: Images) -> str:
     return images.get("platform")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_its_labels_and_user_say_what_it_is(images, platform):
     config = images.config(platform)
     assert config["User"] == "10001:10001"
