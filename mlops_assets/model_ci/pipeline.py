@@ -153,7 +153,8 @@ class ModelCi:
     def _stage(self) -> str:
         self._require("staging.smoke_test")
         deployment = next(one for one in self._own.deployments.running(self.spec.name) if one.release == self.release)
-        return f"{self.release} answers its holdout on {deployment.endpoint} as its file does"
+        accepted = self._own.policies.read(self.spec.name).last(str(self.release), "accept")
+        return f"{self.release} on {deployment.endpoint}: {accepted.author.why if accepted else 'accepted'}"
 
     def _train_in(self, tree: Path) -> str:
         """Train with the code of a tree; returns the release."""
