@@ -202,26 +202,55 @@ RECIPES = {recipe.name: recipe for recipe in (SERVING, PLATFORM)}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build what the command line asks for; exit with 1 and the reason if that cannot be done."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.docker.build", description=__doc__)
-    parser.add_argument("--engine", default=os.environ.get("ENGINE", ""), help=f"one of {', '.join(ENGINES)}; by default the first found")
-    parser.add_argument("--base", default=os.environ.get("BASE") or BASE, help="the image below ours, best by digest")
-    parser.add_argument("--tag", default=os.environ.get("TAG", ""), help="of the images; by default the commit's first 12 digits")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "images", help="the folder for packages and SBOMs")
-    asked = parser.add_subparsers(dest="what", required=True)
-    asked.add_parser("images", help="the generic images").add_argument("names", nargs="*", default=[*RECIPES], choices=[*RECIPES])
+    told = parser().parse_args(arguments)
+    os.umask(0o022)  # in the images another user reads what is written here
+    try:
+        build = Build(find_engine(told.engine), told.base, told.tag or tag_of(revision()), told.source or _source(), told.out.resolve())
+        if told.what == "release":
+            print(_bake(build, told.model, told.release))
+        else:
+            for name in told.names or RECIPES:
+                print(build.image(RECIPES[name]))
+    except MlopsError as error:
+        sys.exit(f"error: {error}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line; the environment says the rest, as make hands it on."""
+    made = argparse.ArgumentParser(prog="python -m deploy.docker.build", description=__doc__)
+    made.add_argument("--engine", default=os.environ.get("ENGINE", ""), help=f"one of {', '.join(ENGINES)}; by default the first found")
+    made.add_argument("--base", default=os.environ.get("BASE") or BASE, help="the image below ours, best by digest")
+    made.add_argument("--tag", default=os.environ.get("TAG", ""), help="of the images; by default the commit's first 12 digits")
+    made.add_argument("--source", default=os.environ.get("SOURCE", ""), help="where the repository is; by default git's remote")
+    made.add_argument("--out", type=Path, default=ROOT / "build" / "images", help="the folder for packages and SBOMs")
+    asked = made.add_subparsers(dest="what", required=True)
+    images = asked.add_parser("images", help="the generic images, by default all of them")
+    images.add_argument("names", nargs="*", type=_known, metavar=f"{{{','.join(RECIPES)}}}")
     release = asked.add_parser("release", help="one release baked into the serving image")
     release.add_argument("model")
     release.add_argument("release")
-    told = parser.parse_args(arguments)
-    try:
-        remote = subprocess.run(["git", "-C", str(ROOT), "config", "remote.origin.url"], capture_output=True, text=True, check=False)
-        source = os.environ.get("SOURCE") or source_of(remote.stdout.strip())
-        tag = told.tag or revision()[:12]
-        build = Build(find_engine(told.engine), told.base, tag, source, told.out.resolve())
-        for name in [_bake(build, told.model, told.release)] if told.what == "release" else map(build.image, map(RECIPES.get, told.names)):
-            print(name)
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    return made
+
+
+def tag_of(revision: str) -> str:
+    """How images of a revision are called.
+
+    >>> tag_of("0123456789abcdef0123456789abcdef01234567-dirty")
+    '0123456789ab-dirty'
+    """
+    commit, _, dirty = revision.partition("-")
+    return f"{commit[:12]}-{dirty}" if dirty else commit[:12]
+
+
+def _known(name: str) -> str:
+    if name not in RECIPES:
+        raise argparse.ArgumentTypeError(f"got {name!r}, expected one of {', '.join(RECIPES)}")
+    return name
+
+
+def _source() -> str:
+    remote = subprocess.run(["git", "-C", str(ROOT), "config", "remote.origin.url"], capture_output=True, text=True, check=False)
+    return source_of(remote.stdout.strip())
 
 
 def _bake(build: Build, model: str, release: str) -> str:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.docker.build import RECIPES, find_engine, source_of, write_sbom
+from deploy.docker.build import RECIPES, Build, find_engine, main, source_of, write_sbom
 from deploy.docker.packages import compile_all, prepare, unneeded
 from mlops_assets.core.errors import MlopsError, NotFound
 from tests.deploy.locks import components, locked
@@ -71,6 +71,20 @@ def test_an_engine_whose_command_fails_is_passed_over(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_engine() == "podman"
+
+
+@pytest.mark.parametrize(("said", "names"), [(["images"], []), (["images", "serving"], ["serving"])])
+def test_all_images_are_built_unless_some_are_named(said, names, monkeypatch, capsys):
+    built = []
+    monkeypatch.setattr(Build, "image", lambda self, recipe: built.append(recipe.name) or recipe.name)
+    main(["--engine", "true", *said])
+    assert built == (names or ["serving", "platform"])
+
+
+def test_an_image_that_is_not_known_is_told_with_those_that_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["images", "gateway"])
+    assert "got 'gateway', expected one of serving, platform" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
