@@ -2,15 +2,20 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import onnxruntime as ort
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton_pb
+from typer.testing import CliRunner
 
+from mlops_assets.adapters.memory import MemoryObjectStore, MemoryRegistry
 from mlops_assets.adapters.triton import write_entry
+from mlops_assets.cli import app
 from mlops_assets.core.errors import BadData, DigestMismatch, SpecError
 from mlops_assets.core.triton_spec import Triton
+from mlops_assets.ports import TrainingRun, model_key
 from tests.serving.models import SIGNATURE, ModelFile, forest, tiny_model
 
 ONNX_TYPES = {"tensor(float)": triton_pb.TYPE_FP32}
@@ -107,3 +112,18 @@ def test_trees_as_this_project_exports_them_are_written_too(tmp_path):
         write_entry(tmp_path, "forest", "v1", model.digest, model.data, Triton(), 1).read_text(), triton_pb.ModelConfig()
     )
     assert list(read.input[0].dims) == [4]
+
+
+def test_the_command_writes_a_registered_release_as_its_defs_yaml_says(tmp_path, monkeypatch):
+    objects, registry, model = MemoryObjectStore(), MemoryRegistry(), tiny_model(replace(SIGNATURE, model="flight-delay"))
+    run = registry.log_run(TrainingRun("flight-delay", "t", {}, {}, {"training_key": "k"}), {})
+    registry.register("flight-delay", run, model.digest, {})
+    objects.create(model_key("flight-delay", "v1"), model.data)
+    monkeypatch.setattr("mlops_assets.adapters.local.local_platform", lambda: SimpleNamespace(objects=objects, registry=registry))
+
+    done = CliRunner().invoke(app, ["triton-repository", "flight-delay", "v1", str(tmp_path)])
+    assert (done.exit_code, done.output.strip()) == (0, f"wrote {tmp_path / 'flight-delay' / 'config.pbtxt'}")
+    read = text_format.Parse((tmp_path / "flight-delay" / "config.pbtxt").read_text(), triton_pb.ModelConfig())
+    assert (read.name, read.max_batch_size) == ("flight-delay", Triton().max_batch)
+
+    assert CliRunner().invoke(app, ["triton-repository", "flight-delay", "v7", str(tmp_path)]).exit_code == 1
