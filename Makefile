@@ -2,10 +2,12 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# what a caller of make may say of images
+export ENGINE BASE TAG SOURCE
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
+.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock images image model-ci bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -43,10 +45,22 @@ check: install  ## ruff, mypy, layers, definitions
 	$(BIN)/dg check yaml
 	$(BIN)/dg check defs
 
-lock: install  ## requirements.lock anew from pyproject.toml, deploy/serving.lock from deploy/serving.in
+lock: install  ## requirements.lock anew from pyproject.toml, and the locks of a Bento and of the images with its versions
 	$(BIN)/uv pip compile --quiet --extra dev --extra ray --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements.lock deploy/serving.in -o deploy/serving.lock
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements.lock deploy/docker/serving.in -o deploy/docker/serving.lock
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements.lock pyproject.toml -o deploy/docker/platform.lock
 	$(BIN)/python deploy/bootstrap_lock.py
+
+images: install  ## the images mlops-serving and mlops-platform (ENGINE=docker|podman|buildah, BASE=python:3.11-slim@sha256:..., TAG=...)
+	$(BIN)/python -m deploy.docker.build images
+
+image: install  ## one release baked into the serving image: make image MODEL=flight-delay RELEASE=v12 makes models/flight-delay:v12
+	@test -n "$(MODEL)" -a -n "$(RELEASE)" || { echo "error: got MODEL='$(MODEL)' RELEASE='$(RELEASE)', expected both, e.g. MODEL=flight-delay RELEASE=v12"; exit 2; }
+	$(BIN)/python -m deploy.docker.build release "$(MODEL)" "$(RELEASE)"
+
+model-ci: install  ## from a commit to a staged deployment: MODEL=flight-delay, by default each that the change touches (AGAINST=main, GATE=improve, KEEP=1)
+	$(BIN)/python -m mlops_assets.model_ci $(MODEL) $(if $(AGAINST),--against $(AGAINST)) $(if $(GATE),--gate $(GATE)) $(if $(KEEP),--keep)
 
 bench-fleet: install  ## 1,000 models in one code location
 	$(BIN)/python -m bench.fleet

@@ -217,6 +217,23 @@ def report(
         typer.echo(f"wrote {file}")
 
 
+@app.command("triton-repository")
+def triton_repository(
+    model: Model,
+    release: Annotated[str, typer.Argument(help="A registered release, e.g. v12.")],
+    folder: Annotated[Path, typer.Argument(help="As `tritonserver --model-repository` is told; it is made.", file_okay=False)],
+) -> None:
+    """Write a release as an entry of a Triton model repository, by what `triton` and `serving` of its defs.yaml say."""
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.adapters.triton import write_entry
+
+    with told():
+        platform, spec = local_platform(), _spec(model)
+        known = platform.registry.release(model, release)
+        data = platform.objects.get(known.uri)
+        typer.echo(f"wrote {write_entry(folder, model, release, known.digest, data, spec.triton, spec.serving.threads)}")
+
+
 @app.command()
 def explain(
     request_id: Annotated[str, typer.Argument(help="The id of a request, as its answer and the header x-request-id have it.")],

@@ -1,6 +1,7 @@
 """Which code made a model: the commit, whether the tree differed from it, and the digest of the dependency lock."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,9 +9,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def provenance() -> dict[str, str]:
-    """Tags for a training run. Outside a git checkout the commit is ``unknown``."""
-    commit = _git("rev-parse", "HEAD")
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    """Tags for a training run.
+
+    In an image, ``MLOPS_COMMIT`` says what it was built from (``<commit>``, or ``<commit>-dirty``). Where neither that nor git does, the
+    commit is ``unknown``.
+    """
+    told = os.environ.get("MLOPS_COMMIT", "")
+    commit = told.removesuffix("-dirty") or _git("rev-parse", "HEAD")
+    dirty = told.endswith("-dirty") if told else bool(_git("status", "--porcelain", "--untracked-files=no"))
     lock = ROOT / "requirements.lock"
     return {
         "git_commit": commit or "unknown",

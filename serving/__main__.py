@@ -1,4 +1,4 @@
-"""``python -m serving --port N``: one release in one process, or in as many as ``MLOPS_WORKERS`` says.
+"""``python -m serving``: one release in one process, or in as many as ``MLOPS_WORKERS`` says.
 
 ``bentoml serve`` puts an arbiter before its worker, and both import all of BentoML. This runs the same application without either.
 """
@@ -23,6 +23,8 @@ from serving.configuration import Configuration
 GRACE_SECONDS = int(GATEWAY_TIMEOUT.total_seconds())
 """How long requests under way may take after SIGTERM, before the log is shipped: nobody behind a gateway waits longer."""
 
+PORT = 8080
+Address = tuple[str, int]
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
 
@@ -39,8 +41,10 @@ class WithoutPandas(MetaPathFinder):
 def main() -> None:
     """Serve until SIGTERM; exit with 2 if the environment is wrong."""
     parser = argparse.ArgumentParser(prog="python -m serving", description="Serve one release, which the environment names.")
-    parser.add_argument("--port", type=int, required=True, help="the port on 127.0.0.1 to listen on")
-    port = parser.parse_args().port
+    parser.add_argument("--host", default=HOST, help=f"the address to listen on; by default {HOST}, in a container 0.0.0.0")
+    parser.add_argument("--port", type=int, default=PORT, help=f"the port to listen on; by default {PORT}")
+    arguments = parser.parse_args()
+    address = arguments.host, arguments.port
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # uvicorn raises the signal again when it is done: that must not look like a failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -53,9 +57,9 @@ def main() -> None:
         print(f"serving: {error}", file=sys.stderr)
         sys.exit(2)
     if told.workers > 1:
-        _serve_by_workers(told, port)
+        _serve_by_workers(told, address)
     else:
-        _serve(_application(), port)
+        _serve(_application(), address)
 
 
 def _application() -> Application:
@@ -64,7 +68,7 @@ def _application() -> Application:
     return application
 
 
-def _serve_by_workers(told: Configuration, port: int) -> None:
+def _serve_by_workers(told: Configuration, address: Address) -> None:
     from prometheus_client import CollectorRegistry
 
     from serving import replica  # noqa: F401 : with all that it imports, so that the workers share it
@@ -87,13 +91,13 @@ def _serve_by_workers(told: Configuration, port: int) -> None:
         # Whoever accepts a connection must answer it: only where nobody else can, one is told that the model is not loaded yet.
         if worker > 0 or REPLICA.metrics.workers.accepting:
             REPLICA.wait_loaded()
-        _serve(application, port, listener)
+        _serve(application, address, listener)
 
-    with socket.create_server((HOST, port), backlog=2048) as listener:
+    with socket.create_server(address, backlog=2048) as listener:
         Workers(told.workers, numbers, serve, ended).run(listener)
 
 
-def _serve(application: Application, port: int, listener: socket.socket | None = None) -> None:
+def _serve(application: Application, address: Address, listener: socket.socket | None = None) -> None:
     import uvicorn
 
     from serving.connection import Connection
@@ -103,8 +107,8 @@ def _serve(application: Application, port: int, listener: socket.socket | None =
     gc.freeze()
     config = uvicorn.Config(
         application,
-        host=HOST,
-        port=port,
+        host=address[0],
+        port=address[1],
         loop="uvloop",
         http=Connection,
         ws="none",

@@ -29,6 +29,7 @@ class Configuration:
         digest: ``MLOPS_MODEL_DIGEST``, the SHA-256 of its ONNX file in hexadecimal.
         home: ``MLOPS_HOME``, where the model is kept and answers wait to be shipped.
         s3_url: ``MLOPS_S3_URL``.
+        model_folder: ``MLOPS_MODEL_FOLDER``, which holds the model already, as ``<digest>.onnx``; none by default.
         threads: ``MLOPS_THREADS``, the most that one prediction may use; 1.
         timeout: ``MLOPS_TIMEOUT_SECONDS``, how long an answer may take if the request does not say; 5.
         workers: ``MLOPS_WORKERS``, how many processes answer; 1.
@@ -47,6 +48,7 @@ class Configuration:
     digest: str
     home: Path
     s3_url: str
+    model_folder: Path | None = None
     threads: int = Serving.threads
     workers: int = Serving.workers
     timeout: float = Serving.timeout.total_seconds()
@@ -69,6 +71,7 @@ class Configuration:
             digest=_read(environment, "MLOPS_MODEL_DIGEST", _DIGEST, "64 hexadecimal digits"),
             home=settings.home,
             s3_url=settings.s3_url,
+            model_folder=Path(folder) if (folder := environment.get("MLOPS_MODEL_FOLDER")) else None,
             threads=int(_positive(environment, "MLOPS_THREADS", cls.threads)),
             workers=int(_positive(environment, "MLOPS_WORKERS", cls.workers)),
             timeout=_positive(environment, "MLOPS_TIMEOUT_SECONDS", cls.timeout),

@@ -11,8 +11,10 @@ from mlops_assets.core.errors import DigestMismatch
 from mlops_assets.ports import ObjectStore
 
 
-def fetch(objects: ObjectStore, home: Path, model: str, release: str, digest: str) -> bytes:
+def fetch(objects: ObjectStore, home: Path, model: str, release: str, digest: str, folder: Path | None = None) -> bytes:
     """The bytes whose SHA-256 is ``digest``. They are kept as ``<home>/models/<digest>.onnx``.
+
+    ``folder`` may hold them too, under the same name: an image of one release brings its model there.
 
     Raises:
         DigestMismatch: if the object store holds other bytes under the release's name.
@@ -20,8 +22,9 @@ def fetch(objects: ObjectStore, home: Path, model: str, release: str, digest: st
         Unavailable: if it does not answer, and the disk does not have them.
     """
     kept = home / "models" / f"{digest}.onnx"
-    if kept.exists() and _digest(data := kept.read_bytes()) == digest:
-        return data
+    for path in (kept, folder / kept.name) if folder else (kept,):
+        if path.exists() and _digest(data := path.read_bytes()) == digest:
+            return data
     key = f"models/{model}/{release}/model.onnx"
     data = objects.get(key)
     if _digest(data) != digest:

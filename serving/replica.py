@@ -145,7 +145,7 @@ class Replica:
 
     def _try_load(self) -> Loaded:
         told = self.configuration
-        data = model_file.fetch(self._objects, told.home, told.model, told.release, told.digest)
+        data = model_file.fetch(self._objects, told.home, told.model, told.release, told.digest, told.model_folder)
         model = runtime.load(data, told.digest, told.threads)
         signature = model.signature
         self._require_version(signature)

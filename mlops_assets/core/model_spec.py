@@ -19,6 +19,7 @@ from mlops_assets.core.pii import Pii
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.core.slo_spec import Slo
 from mlops_assets.core.spec_checks import require, require_import_path
+from mlops_assets.core.triton_spec import Triton
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -78,6 +79,7 @@ class ModelSpec:
     serving: Serving = field(default_factory=Serving)
     slo: Slo = field(default_factory=Slo)
     drill: Drill = field(default_factory=Drill)
+    triton: Triton = field(default_factory=Triton)
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mlops_assets.adapters.prediction_log import S3PredictionLog
@@ -199,3 +200,29 @@ def test_shipping_the_log_loads_no_pandas_either():
 def test_a_runtime_can_be_used_without_bentoml():
     code = "import sys, serving.runtime; print('bentoml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_a_release_that_lies_beside_it_by_its_digest_needs_no_object_store(served, tmp_path):
+    model, folder = tiny_model(), tmp_path / "brought"
+    folder.mkdir()
+    (folder / f"{model.digest}.onnx").write_bytes(model.data)
+    told = {"MLOPS_MODEL_FOLDER": str(folder), "MLOPS_S3_URL": NOWHERE}
+    release = served("tiny", "v7", model.digest, **told).start().wait_ready()
+    assert release.predict(ASKED).release == "v7"
+
+
+def test_a_file_beside_it_that_is_not_what_its_name_says_is_not_served(served, tmp_path):
+    model = tiny_model()
+    (tmp_path / f"{model.digest}.onnx").write_bytes(b"another")
+    told = {"MLOPS_MODEL_FOLDER": str(tmp_path), "MLOPS_S3_URL": NOWHERE}
+    release = served("tiny", "v7", model.digest, **told).start()
+    eventually(lambda: "does not answer" in release.get("/ready").body.decode(), within=15)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_listens_where_it_is_told_to(served, store, workers):
+    model = register(store, f"listens-{workers}")
+    release = served(f"listens-{workers}", "v1", model.digest, MLOPS_WORKERS=workers)
+    release.start(sys.executable, "-m", "serving", "--host", "0.0.0.0", "--port", "{port}").wait_ready()
+    listening = {one.laddr.ip for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == release.port}
+    assert listening == {"0.0.0.0"}
