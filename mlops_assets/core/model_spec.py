@@ -16,6 +16,7 @@ from mlops_assets.core.feature_spec import Features
 from mlops_assets.core.gate_spec import Gates
 from mlops_assets.core.monitoring_spec import Drift, LivePerformance, Retrain
 from mlops_assets.core.pii import Pii
+from mlops_assets.core.retention import Retention
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.core.slo_spec import Slo
 from mlops_assets.core.spec_checks import require, require_import_path
@@ -78,6 +79,7 @@ class ModelSpec:
     serving: Serving = field(default_factory=Serving)
     slo: Slo = field(default_factory=Slo)
     drill: Drill = field(default_factory=Drill)
+    retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -100,6 +102,11 @@ class ModelSpec:
         require(not unknown, f"drift.ignore: {', '.join(unknown)} is not an input feature ({', '.join(self.features.names)})")
         off = [part.column for part in self.gates.slices if part.column not in events.columns]
         require(not off, f"gates.slices: {', '.join(off)} is not a column of events ({', '.join(events.columns)})")
+        watched = max(self.drift.window, self.performance.window + self.label.horizon)
+        require(
+            self.retention.monitoring >= watched,
+            f"retention.monitoring: got {self.retention.monitoring}, expected at least {watched}, which drift and performance look back on",
+        )
         self._check_pii()
 
     @property
