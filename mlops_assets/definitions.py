@@ -14,6 +14,7 @@ from mlops_assets.assets.hourly_monitoring import build_hourly_monitoring
 from mlops_assets.assets.retention import build_retention_asset
 from mlops_assets.components import ModelComponent
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.executors import executor
 from mlops_assets.resources import LocalPlatform
 from mlops_assets.schedules import drill_schedule, freshness_schedule, retention_schedule, slo_schedule
 from mlops_assets.sensors import build_sensors
@@ -27,8 +28,7 @@ def shared_definitions(specs: Sequence[ModelSpec]) -> dg.Definitions:
         sensors=build_sensors(specs, Settings.from_environment().sensor_seconds),
         schedules=[freshness_schedule(specs), drill_schedule(specs), slo_schedule(specs), retention_schedule()] if specs else [],
         resources={"platform": LocalPlatform(), "io_manager": document_io_manager},
-        # Steps are small: a process for each would cost 4 s where the step takes a tenth of one.
-        executor=dg.in_process_executor,
+        executor=executor(),
     )
 
 

@@ -138,6 +138,7 @@ def _canary(spec: ModelSpec) -> dg.AssetsDefinition:
         partitions_def=keys.releases(spec),
         check_specs=[dg.AssetCheckSpec("canary_analysis", asset=key, partitions_def=keys.releases(spec))],
         can_subset=True,
+        pool=keys.release_pool(spec),
     )
     def canary(context: dg.AssetExecutionContext, config: ActionConfig, platform: dg.ResourceParam[Platform]) -> Iterator[object]:
         release, policy = context.partition_key, platform.policies.read(spec.name)
@@ -172,6 +173,7 @@ def _promotion(spec: ModelSpec) -> dg.AssetsDefinition:
         specs=[_release_spec(spec, "promotion", "canary", "The release becomes champion with all traffic.")],
         partitions_def=keys.releases(spec),
         can_subset=True,
+        pool=keys.release_pool(spec),
     )
     def promotion(context: dg.AssetExecutionContext, config: ActionConfig, platform: dg.ResourceParam[Platform]) -> Iterator[object]:
         release, policy = context.partition_key, platform.policies.read(spec.name)

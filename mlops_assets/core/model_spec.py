@@ -20,6 +20,7 @@ from mlops_assets.core.retention import Retention
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.core.slo_spec import Slo
 from mlops_assets.core.spec_checks import require, require_import_path
+from mlops_assets.core.training_resources import Resources
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -34,13 +35,17 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """``trainer`` follows :class:`mlops_assets.ports.Trainer`. It sees rows of at most ``window`` before the holdout."""
+    """``trainer`` follows :class:`mlops_assets.ports.Trainer`. It sees rows of at most ``window`` before the holdout.
+
+    With ``resources`` it runs in a pod of its own on Kubernetes; without, in that of its run.
+    """
 
     trainer: str
     window: timedelta
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     min_rows: int = 100
+    resources: Resources | None = None
 
     def __post_init__(self) -> None:
         require_import_path("training.trainer", self.trainer)
