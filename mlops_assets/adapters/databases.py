@@ -119,14 +119,19 @@ class PostgresDatabase:
         self._run("pg_restore", *options, f"--dbname={self._environment()['PGDATABASE']}", str(folder / DUMP))
 
     def is_empty(self) -> bool:
-        there = {name for (name,) in self._ask("SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()")}
-        return not any(self._ask(f'SELECT 1 FROM "{table}" LIMIT 1') for table in self.tells if table in there)  # noqa: S608
+        there = {name for (name,) in self.ask("SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()")}
+        return not any(self.ask(f'SELECT 1 FROM "{table}" LIMIT 1') for table in self.tells if table in there)  # noqa: S608
 
     def users(self) -> int:
-        ((others,),) = self._ask("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+        ((others,),) = self.ask("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
         return int(str(others))
 
-    def _ask(self, query: str) -> list[tuple[object, ...]]:
+    def ask(self, query: str) -> list[tuple[object, ...]]:
+        """The rows of a query.
+
+        Raises:
+            Unavailable: if the server does not answer or refuses; without the address, which has a password.
+        """
         from sqlalchemy import create_engine, text
         from sqlalchemy.exc import SQLAlchemyError
         from sqlalchemy.pool import NullPool
