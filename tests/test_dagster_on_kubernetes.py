@@ -81,10 +81,8 @@ def test_the_pod_of_a_run_passes_what_kubernetes_asks(instance: dg.DagsterInstan
     pod = job["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
-    assert {source["secretRef"]["name"] for source in pod["containers"][0]["envFrom"] if "secretRef" in source} == {
-        "mlops-dagster",
-        "mlops-s3",
-    }
+    secrets = [source["secretRef"]["name"] for source in pod["containers"][0]["envFrom"] if "secretRef" in source]
+    assert secrets == ["mlops-serving", "mlops-platform"]
 
 
 def rendered(context: K8sContainerContext, launcher: K8sRunLauncher) -> dict[str, Any]:
@@ -155,6 +153,7 @@ def test_a_rollback_waits_in_no_pool_and_steps_of_a_canary_wait_for_each_other(s
 CHART: dict[str, Any] = {
     "global": {"postgresqlSecretName", "dagsterHome", "serviceAccountName"},
     "generatePostgresqlPasswordSecret": set(),
+    "serviceAccount": {"create", "name"},
     "postgresql": {
         "enabled",
         "postgresqlHost",
@@ -205,7 +204,13 @@ def test_chart_and_plain_file_say_the_same() -> None:
     chart, plain = values(), yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
     launcher = chart["runLauncher"]["config"]["k8sRunLauncher"]
     assert snake(launcher["runK8sConfig"]) == plain["run_launcher"]["config"]["run_k8s_config"]
-    assert [one["name"] for one in launcher["envSecrets"]] == plain["run_launcher"]["config"]["env_secrets"]
+    ours = plain["run_launcher"]["config"]
+    assert [one["name"] for one in launcher["envSecrets"]] == ours["env_secrets"]
+    assert [one["name"] for one in launcher["envConfigMaps"]] == ours["env_config_maps"]
+    assert launcher["envVars"] == ours["env_vars"]
+    (code,) = chart["dagster-user-deployments"]["deployments"]
+    assert [f"{name}={value}" for name, value in code["env"].items()] == ours["env_vars"]
+    assert chart["serviceAccount"]["name"] == chart["global"]["serviceAccountName"] == ours["service_account_name"]
     assert snake(chart["dagsterDaemon"]["runMonitoring"]) == plain["run_monitoring"]
     assert snake({name: chart["concurrency"][name] for name in ("runs", "pools")}) == plain["concurrency"]
     assert chart["postgresql"]["postgresqlScheme"] == "postgresql+psycopg2"
@@ -217,8 +222,8 @@ def test_no_secret_stands_in_a_file() -> None:
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_the_proxy_before_dagster_passes_what_kubernetes_asks(version: str) -> None:
-    manifests = list(yaml.safe_load_all((DEPLOY / "access.yaml").read_text()))
+def test_what_is_applied_beside_dagster_passes_what_kubernetes_asks(version: str) -> None:
+    manifests = [one for name in ("access.yaml", "runs.yaml") for one in yaml.safe_load_all((DEPLOY / name).read_text())]
     assert all(valid(manifest, version) for manifest in manifests)
     policy = next(manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy")
     assert policy["spec"]["ingress"] == [{"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "oauth2-proxy"}}}]}]
