@@ -102,18 +102,20 @@ def _named(listed: Sequence[ObjectInfo]) -> Iterator[Item]:
 
 
 def _monitored(platform: Platform, spec: ModelSpec) -> dict[str, tuple[Item, ...]]:
-    """The hours that lie so far back from the newest one with an answer, in event time: a replayed year is as old as it says."""
-    newest = hours.read_progress(platform.objects, spec.name).newest
-    if newest is None:
+    """The hours that lie so far back from the newest one with an answer, in event time: a replayed year is as old as it says.
+
+    What the hourly run has still to count, or to hold against labels, stays.
+    """
+    progress = hours.read_progress(platform.objects, spec.name)
+    if progress.newest is None:
         return {}
-    ages = {"monitoring": spec.retention.monitoring, "reports": spec.retention.reports}
-    found: dict[str, tuple[Item, ...]] = {}
-    by_noun: dict[str, list[Item]] = {kind: [] for kind in ages}
+    ahead = {*progress.unprofiled, *progress.unjoined}
+    items: dict[str, list[Item]] = {"monitoring": [], "reports": []}
     for noun, hour, info in hours.every(platform.objects, spec.name):
-        by_noun["reports" if noun == "reports" else "monitoring"].append(Item(info.key, hour, info.size))
-    for kind, age in ages.items():
-        found[kind] = past(by_noun[kind], newest - age)
-    return found
+        if hour not in ahead:
+            items["reports" if noun == "reports" else "monitoring"].append(Item(info.key, hour, info.size))
+    ages = {"monitoring": spec.retention.monitoring, "reports": spec.retention.reports}
+    return {kind: past(items[kind], progress.newest - age) for kind, age in ages.items()}
 
 
 def _evidence(platform: Platform, policy: Policy, before: datetime) -> tuple[Item, ...]:

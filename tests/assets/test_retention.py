@@ -113,11 +113,13 @@ def test_hours_are_as_old_as_their_events_and_reports_go_before_what_they_show(w
 
     kept = {of_hour("predictions", "parquet", 399), of_hour("profiles/v1", "json", 61), of_hour("reports/v1", "html", 59)}
     gone = {of_hour("predictions", "parquet", 401), of_hour("outcomes/v1", "parquet", 500), of_hour("reports/v1", "html", 61)}
-    hours.write_progress(world.objects, NAME, Progress(newest=newest))
+    late = of_hour("predictions", "parquet", 402)
+    pending = (newest - timedelta(days=402),)
+    hours.write_progress(world.objects, NAME, Progress(newest=newest, unjoined=pending))
     found = look(world.platform, spec)
     assert {item.key for kind in ("monitoring", "reports") for item in found.items[kind]} == gone
     apply(world.platform, [spec])
-    assert keys(world, f"monitoring/{NAME}/") == {*kept, f"monitoring/{NAME}/progress.json"}
+    assert keys(world, f"monitoring/{NAME}/") == {*kept, late, f"monitoring/{NAME}/progress.json"}
 
 
 def test_old_evidence_goes_but_that_of_what_is_live(world: World) -> None:
