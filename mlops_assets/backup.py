@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.adapters.databases import DUMP, Database, PostgresDatabase
+from mlops_assets.adapters.s3 import policy_key
 from mlops_assets.core import policy as policies
 from mlops_assets.core.errors import BadData, IllegalChange, NotFound
 from mlops_assets.core.policy import Author, Policy
@@ -149,13 +150,14 @@ def restore(
         restored = policies.restore(policy, max(stored.get(policy.model, 0), followed(policy.model)), author, platform.clock())
         platform.policies.write(restored, stored.get(policy.model, 0))
     for model in stored.keys() - {path.stem for path in kept}:
-        platform.objects.delete(f"{POLICIES}/{model}.json")
+        platform.objects.delete(policy_key(model))
     return manifest
 
 
 def _require_empty(platform: Platform, databases: Sequence[Database], manifest: Manifest) -> None:
     full = [database.name for database in databases if not database.is_empty()]
-    full += [f"bucket {bucket}" for bucket in (POLICIES, *manifest.buckets) if platform.objects.list(f"{bucket}/")]
+    full += ["the policy store"] if platform.policies.models() else []
+    full += [f"bucket {bucket}" for bucket in manifest.buckets if platform.objects.list(f"{bucket}/")]
     if full:
         raise IllegalChange(f"{', '.join(full)} holds something already: --force replaces it, and deletes what the backup does not have")
 

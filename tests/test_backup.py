@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -171,7 +171,7 @@ def test_all_is_lost_and_comes_back(settings: Settings, tmp_path: Path, request:
     assert_all_is_there(settings, before)
     assert settings.dagster_database or all(database.is_empty() is False for database in databases_of(settings)[:2])
     stack.down()
-    with pytest.raises(IllegalChange, match="dagster, mlflow, bucket policies, bucket models, .*--force replaces it"):
+    with pytest.raises(IllegalChange, match="dagster, mlflow, the policy store, bucket models, .*--force replaces it"):
         restore_stack(settings, tmp_path / "kept", ADA, False, lambda _: None)
 
 
@@ -202,13 +202,30 @@ def test_a_restored_policy_is_newer_than_any_that_a_gateway_follows(platform: Pl
 def test_nothing_is_replaced_without_force_and_with_it_the_backup_alone_is_there(platform: Platform, kept: Path) -> None:
     before = platform.policies.read(MODEL)
     promote(platform, "v2")
-    platform.policies.write(Policy("other-model", 1), 0)
-    with pytest.raises(IllegalChange, match="bucket policies, bucket models, bucket evidence holds something already: --force"):
+    with pytest.raises(IllegalChange, match="the policy store, bucket models, bucket evidence holds something already: --force"):
         brought_back(platform, kept)
     assert platform.policies.read(MODEL).champion == "v2"
     brought_back(platform, kept, force=True)
     assert same_but_the_last(platform.policies.read(MODEL), before)
     assert [info.key for info in platform.objects.list("models/")] == [model_key(MODEL, "v1")]
+
+
+def test_in_a_real_store_too_the_backup_alone_is_there(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = Settings(tmp_path_factory.mktemp("rs"), free_base_port())
+    stack = Stack(settings, ("s3",))
+    try:
+        stack.up()
+        target = replace(local_platform(settings), gateway=in_memory().gateway)
+        target.policies.write(Policy("other-model", 1), 0)
+        promote(target, "v1")
+        promote(target, "v2")
+        brought_back(target, kept, force=True)
+        assert target.policies.models() == (MODEL,)
+        assert target.policies.read(MODEL).champions == ("v1",)
+        assert [info.key for info in target.objects.list("models/")] == [model_key(MODEL, "v1")]
+        promote(target, "v2")  # its file may be written again, though one of this name was there
+    finally:
+        stack.down()
 
 
 def test_a_database_that_holds_something_is_not_replaced(kept: Path) -> None:
