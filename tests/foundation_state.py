@@ -18,8 +18,8 @@ from mlops_assets.adapters.envoy_state import Entry, write_state
 from mlops_assets.adapters.s3 import S3ObjectStore, S3PolicyStore
 from mlops_assets.core import evidence, routing
 from mlops_assets.core import policy as policies
-from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.evidence import GatewaySample, Traffic
+from mlops_assets.core.model_spec import Step
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.records import write_missing
 

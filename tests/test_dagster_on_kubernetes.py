@@ -24,7 +24,8 @@ from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.training_resources import Resources
 from mlops_assets.definitions import load_specs
-from mlops_assets.executors import asks_for_a_pod, executor, own_pods
+from mlops_assets.executors import executor
+from mlops_assets.own_pods import asks_for_a_pod, own_pods
 from mlops_assets.schedules import TRAINING_NOUNS
 from tests.world import World
 
