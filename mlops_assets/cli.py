@@ -59,6 +59,16 @@ def rules(
 
 
 @app.command()
+def migrate() -> None:
+    """Bring the databases of Dagster and MLflow to what the installed versions want. Back up first, and stop both."""
+    from mlops_assets.migrate import migrate as bring_up_to_date
+    from mlops_assets.settings import Settings
+
+    with told():
+        bring_up_to_date(Settings.from_environment(), typer.echo)
+
+
+@app.command()
 def down() -> None:
     """Stop the stack and every release."""
     from mlops_assets.settings import Settings
@@ -170,6 +180,70 @@ def promote(model: Model, reason: Reason) -> None:
     """Make the challenger champion now, whatever its canary says; its quality gate must have passed."""
     with told():
         typer.echo(describe(_operator(model, reason).promote(_spec(model))))
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", file_okay=False)],
+    everything: Annotated[bool, typer.Option("--all", help="Also what others landed, and the raw prediction log.")] = False,
+) -> None:
+    """Copy policies, models, evidence, tables and the databases of Dagster and MLflow, while everything runs."""
+    from mlops_assets.settings import Settings
+    from mlops_assets.stack_backup import back_up_stack
+
+    with told():
+        back_up_stack(Settings.from_environment(), folder, everything, typer.echo)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What 'mlops backup' wrote.", exists=True, file_okay=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there, and delete what the backup does not have.")] = False,
+) -> None:
+    """Bring a backup back, once every file was held against its digest. Dagster and MLflow must be stopped ('mlops down')."""
+    from mlops_assets.settings import Settings
+    from mlops_assets.stack_backup import restore_stack
+
+    author = Author(getpass.getuser(), f"restored from {folder.resolve().name}")
+    with told():
+        restore_stack(Settings.from_environment(), folder, author, force, typer.echo)
+
+
+@app.command()
+def retire(model: Model, reason: Reason) -> None:
+    """Take a model out of use: no traffic, no releases that run, no trainings. Its history stays, and 'reinstate' undoes it."""
+    with told():
+        typer.echo(describe(_operator(model, reason).retire()))
+
+
+@app.command()
+def reinstate(model: Model, reason: Reason) -> None:
+    """Bring a retired model back: its last champion has all traffic, and the sensors look after it again."""
+    with told():
+        typer.echo(describe(_operator(model, reason).reinstate()))
+
+
+@app.command()
+def retention(
+    model: Annotated[str | None, typer.Argument(help="By default all models.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete it now. Without this nothing is changed.")] = False,
+) -> None:
+    """Show what is past the time that retention of defs.yaml says. It is deleted once a day by the asset platform/retention."""
+    from mlops_assets.adapters.local import local_platform
+    from mlops_assets.definitions import load_specs
+    from mlops_assets.retention import delete as delete_past
+    from mlops_assets.retention import look
+
+    with told():
+        platform = local_platform()
+        for spec in [_spec(model)] if model else load_specs():
+            found = look(platform, spec)
+            if delete:
+                delete_past(platform, spec, found)
+            for row in found.counts():
+                typer.echo(f"{spec.name} {row.kind}: {row.objects} objects, {row.size:,} bytes")
+            typer.echo(f"{spec.name} releases that are kept no longer: {', '.join(found.releases) or 'none'}")
+        typer.echo("deleted" if delete else "nothing was deleted: --delete does it")
 
 
 def _spec(model: str) -> "ModelSpec":

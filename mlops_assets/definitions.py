@@ -11,23 +11,24 @@ import yaml
 
 from mlops_assets.assets.documents import document_io_manager
 from mlops_assets.assets.hourly_monitoring import build_hourly_monitoring
+from mlops_assets.assets.retention import build_retention_asset
 from mlops_assets.components import ModelComponent
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.executors import executor
 from mlops_assets.resources import LocalPlatform
-from mlops_assets.schedules import drill_schedule, freshness_schedule, slo_schedule
+from mlops_assets.schedules import drill_schedule, freshness_schedule, retention_schedule, slo_schedule
 from mlops_assets.sensors import build_sensors
 from mlops_assets.settings import Settings
 
 
 def shared_definitions(specs: Sequence[ModelSpec]) -> dg.Definitions:
-    """Hourly monitoring, sensors, schedule, resources and executor: one of each, however many models there are."""
+    """Hourly monitoring, retention, sensors, schedule, resources and executor: one of each, however many models there are."""
     return dg.Definitions(
-        assets=build_hourly_monitoring(specs),
+        assets=[*build_hourly_monitoring(specs), build_retention_asset(specs)],
         sensors=build_sensors(specs, Settings.from_environment().sensor_seconds),
-        schedules=[freshness_schedule(specs), drill_schedule(specs), slo_schedule(specs)] if specs else [],
+        schedules=[freshness_schedule(specs), drill_schedule(specs), slo_schedule(specs), retention_schedule()] if specs else [],
         resources={"platform": LocalPlatform(), "io_manager": document_io_manager},
-        # Steps are small: a process for each would cost 4 s where the step takes a tenth of one.
-        executor=dg.in_process_executor,
+        executor=executor(),
     )
 
 

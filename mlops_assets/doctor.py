@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
@@ -17,14 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets import credentials
+from mlops_assets.adapters.databases import PostgresDatabase
 from mlops_assets.adapters.s3 import S3PolicyStore
 from mlops_assets.core.errors import AlreadyExists, MlopsError, Unavailable
 from mlops_assets.core.verdict import Outcome
 from mlops_assets.ports import Platform, model_key
-from mlops_assets.settings import HOST, Settings
+from mlops_assets.settings import HOST, Settings, without_password
 
 ROOM_GB = 2.0
 """Free space below which SeaweedFS and the prediction log soon take nothing more."""
+
+LEAST_POSTGRES = 14
+"""Older ones are mended no more."""
 
 MAX_SKEW = timedelta(seconds=5)
 """Between this clock and the object store's: canary steps, cooldowns and the names of logged files are made of times."""
@@ -74,6 +78,7 @@ class Doctor:
             "home": self.home,
             "object store": self.object_store,
             "policies": self.policies,
+            "databases": self.databases,
             "MLflow": self.registry,
             "Dagster": self.orchestrator,
             "gateway": self.gateway,
@@ -163,6 +168,32 @@ class Doctor:
         told = f"no file of {', '.join(lost)}" if lost else f"the files of {', '.join(wanted) or 'no release'}"
         mend = "bring the files back: such a release does not start again"
         yield _judged(f"policy of {model}", not lost, f"generation {policy.generation}, {told}", mend)
+
+    def databases(self) -> Iterator[Finding]:
+        """Of each Postgres that is configured its version, whether tables can be made in it, and its clock."""
+        urls = {"Dagster": self.settings.dagster_database, "MLflow": self.settings.mlflow_database}
+        servers = {name: url for name, url in urls.items() if url and not url.startswith("sqlite")}
+        for name, url in servers.items():
+            try:
+                yield from self._postgres(name, url)
+            except MlopsError as error:
+                yield Finding(f"Postgres of {name}", Outcome.FAIL, str(error), f"see that {without_password(url)} runs and lets us in")
+        if servers:
+            found = shutil.which("pg_dump")
+            mend = "install Postgres' client, at least as new as the server: 'mlops backup' needs it"
+            yield _judged("pg_dump", found is not None, found or "not on the path", mend)
+
+    def _postgres(self, name: str, url: str) -> Iterator[Finding]:
+        asked = "SELECT current_setting('server_version'), now(), has_schema_privilege(current_schema(), 'CREATE')"
+        ((told, at, permitted),) = PostgresDatabase(name, url, ()).ask(asked)
+        recent = int(str(told).split(".")[0]) >= LEAST_POSTGRES
+        mend = f"run Postgres {LEAST_POSTGRES} or newer"
+        yield _judged(f"Postgres of {name}", recent, f"{told} at {without_password(url)}", mend)
+        may = "may" if permitted else "may not"
+        yield _judged(f"tables of {name}", bool(permitted), f"{may} be made", "grant CREATE on the schema: migrations need it")
+        assert isinstance(at, datetime)
+        skew = abs(self.platform.clock() - at)
+        yield _judged(f"clock of {name}'s Postgres", skew <= MAX_SKEW, f"{skew.total_seconds():.1f} s from ours", "set both clocks by NTP")
 
     def registry(self) -> Iterator[Finding]:
         url = self.settings.mlflow_url

@@ -49,6 +49,14 @@ class Operator:
         """Let a paused canary go on, or approve the step that asks for a person."""
         return self._act(lambda policy: policies.resume(policy, self.author, self.platform.clock()))
 
+    def retire(self) -> Policy:
+        """Take the whole model out of use; its history stays."""
+        return self._act(lambda policy: policies.retire(policy, self.author, self.platform.clock()))
+
+    def reinstate(self) -> Policy:
+        """Bring a retired model back to where it was."""
+        return self._act(lambda policy: policies.reinstate(policy, self.author, self.platform.clock()))
+
     def _act(self, apply: Callable[[Policy], Policy]) -> Policy:
         try:
             changed = change(self.platform, self.model, apply)

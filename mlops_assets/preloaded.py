@@ -3,6 +3,8 @@
 import importlib
 from contextlib import suppress
 
+from mlops_assets.settings import Settings
+
 for name in (
     # of Dagster's instance, which each run opens anew
     "dagster._core.launcher.default_run_launcher",
@@ -26,6 +28,9 @@ for name in (
     "scipy.stats",
 ):
     importlib.import_module(name)
+
+if Settings.from_environment().dagster_database:
+    importlib.import_module("dagster_postgres")
 
 with suppress(Exception):  # the users' modules may raise anything, and then each run says what
     importlib.import_module("mlops_assets.definitions").load_specs()

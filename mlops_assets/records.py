@@ -13,6 +13,9 @@ from mlops_assets.core.policy import Change, Policy
 NOUNS = {"begin": "canary", "advance": "canary", "abort": "rollback", "promote": "promotion", "rollback": "rollback"}
 """The release asset that each change materializes; other changes are not materializations."""
 
+OF_PRODUCTION = ("promote", "rollback", "retire", "reinstate")
+"""The changes by which another release is live than before, or none."""
+
 _LINK = re.compile(r"https?://\S+")
 """What a reason names by its address, such as the alert that led to a rollback."""
 
@@ -31,10 +34,9 @@ class Record:
 def records_of(change: Change) -> Iterator[Record]:
     """What Dagster must show of a change. ``rollback`` has the partition of the release that leaves."""
     noun = NOUNS.get(change.action)
-    if noun is None:
-        return
-    yield Record(noun, change.left if noun == "rollback" else change.release, change)
-    if change.action in ("promote", "rollback"):
+    if noun is not None:
+        yield Record(noun, change.left if noun == "rollback" else change.release, change)
+    if change.action in OF_PRODUCTION:
         yield Record("production", None, change)
 
 

@@ -3,12 +3,19 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlops_assets.core.errors import MlopsError
 
 HOST = "127.0.0.1"
 _BASE_PORTS = range(1024, 55_000)
 """SeaweedFS takes ports 10,000 above its own."""
+
+
+DAGSTER_DATABASE, MLFLOW_DATABASE = "MLOPS_DAGSTER_DATABASE_URL", "MLOPS_MLFLOW_DATABASE_URL"
+"""The variables that name a Postgres database each. They hold a password, so no file and no command line repeats them."""
+
+DRIVER = "postgresql+psycopg2://"
 
 
 def sqlite_url(file: Path) -> str:
@@ -18,6 +25,29 @@ def sqlite_url(file: Path) -> str:
     'sqlite:///var/my%20store.db'
     """
     return file.absolute().as_uri().replace("file", "sqlite", 1)
+
+
+def without_password(url: str) -> str:
+    """An address without user, password and options: what may be shown.
+
+    >>> without_password("postgresql://me:secret@db:5432/dagster?sslmode=require")
+    'postgresql://db:5432/dagster'
+    """
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _postgres_url(variable: str) -> str | None:
+    """The address in a variable; None if it is not set.
+
+    Raises:
+        MlopsError: if it is of no Postgres database; without what it says, which may be a password.
+    """
+    url = os.environ.get(variable)
+    # With SQLAlchemy 2.1 a bare postgresql:// asks for psycopg 3, which dagster-postgres does not speak.
+    if url and not (url.startswith(DRIVER) and urlsplit(url).path.strip("/")):
+        raise MlopsError(f"{variable}: got another address, expected {DRIVER}user:password@host:5432/name, its parts percent-encoded")
+    return url or None
 
 
 @dataclass(frozen=True)
@@ -133,6 +163,16 @@ class Settings:
     def is_monitored(self) -> bool:
         """Whether exporter, Prometheus and Alertmanager are part of the stack: ``MLOPS_MONITORING=1``."""
         return os.environ.get("MLOPS_MONITORING") == "1"
+
+    @property
+    def dagster_database(self) -> str | None:
+        """Dagster's Postgres, ``postgresql+psycopg2://user:password@host:port/name``; None where its SQLite files below ``home`` do."""
+        return _postgres_url(DAGSTER_DATABASE)
+
+    @property
+    def mlflow_database(self) -> str:
+        """The Postgres of the MLflow server, else a SQLite file below ``home``."""
+        return _postgres_url(MLFLOW_DATABASE) or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
     @property
     def mlflow_url(self) -> str:

@@ -72,7 +72,7 @@ class Stack:
             NotReady: if a service does not become well; with the end of its log.
         """
         with self._locked():
-            if self._runs():
+            if self.runs():
                 self._require_same()
                 progress("supervisord runs already")
             else:
@@ -84,7 +84,7 @@ class Stack:
     def down(self, progress: Progress = lambda _: None) -> None:
         """End everything, releases as well, and leave no process. Harmless if nothing runs."""
         with self._locked():
-            if self._runs():
+            if self.runs():
                 progress("stopping")
                 pid = int(self._supervisor.call("getPID"))
                 self._supervisor.call("shutdown")
@@ -93,10 +93,11 @@ class Stack:
 
     def status(self) -> Sequence[ServiceStatus]:
         """Each service as it is now; needs nothing to run."""
-        known = {info["name"]: info for info in self._supervisor.call("getAllProcessInfo")} if self._runs() else {}
+        known = {info["name"]: info for info in self._supervisor.call("getAllProcessInfo")} if self.runs() else {}
         return [_status(service, known.get(name)) for name, service in self._services.items()]
 
-    def _runs(self) -> bool:
+    def runs(self) -> bool:
+        """Whether its process manager does."""
         try:
             self._supervisor.call("getState")
         except Unavailable:
@@ -139,7 +140,7 @@ class Stack:
         if done.returncode != 0:
             raise NotReady(f"supervisord did not start (exit {done.returncode}): {done.stderr.strip() or done.stdout.strip()}")
         deadline = time.monotonic() + 15
-        while not self._runs():
+        while not self.runs():
             if time.monotonic() > deadline:
                 raise NotReady(f"supervisord does not answer; its log ends:\n{log_tail(home / 'logs' / 'supervisord.log')}")
             time.sleep(0.02)
@@ -154,6 +155,7 @@ class Stack:
             "MLOPS_BASE_PORT": str(self._settings.base_port),
             "DAGSTER_HOME": str(self._settings.dagster_home),
             "MLFLOW_TRACKING_URI": self._settings.mlflow_url,
+            "MLFLOW_BACKEND_STORE_URI": self._settings.mlflow_database,
             "DO_NOT_TRACK": "true",
             "BENTOML_DO_NOT_TRACK": "True",
             "PYTHONUNBUFFERED": "1",

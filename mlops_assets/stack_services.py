@@ -3,16 +3,16 @@
 import json
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops_assets import event_log
 from mlops_assets.adapters.envoy import prepare
 from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
 from mlops_assets.credentials import Credentials, write_private
-from mlops_assets.settings import HOST, Settings
+from mlops_assets.dagster_instance import instance_config
+from mlops_assets.settings import HOST, Settings, without_password
 from mlops_assets.stack_monitoring import ALERTMANAGER, EXPORTER, PROMETHEUS, program, prometheus_url
 
 S3, MLFLOW, CODE, WEBSERVER, DAEMON, GATEWAY = "s3", "mlflow", "code", "webserver", "daemon", "envoy"
@@ -65,14 +65,14 @@ def write_files(settings: Settings, credentials: Credentials) -> None:
     identity = {"name": "mlops", "credentials": [key], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     write_private(settings.home / "s3.json", json.dumps({"identities": [identity]}))
     prepare(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port)
-    event_log_storage = json.dumps(event_log.config(settings.dagster_home))
-    (settings.dagster_home / "dagster.yaml").write_text(f"{_DAGSTER_YAML}event_log_storage: {event_log_storage}\n")
+    (settings.dagster_home / "dagster.yaml").write_text(instance_config(settings))
     (settings.dagster_home / "workspace.yaml").write_text(_workspace(settings))
 
 
 def supervisord_conf(settings: Settings, selected: Mapping[str, Service]) -> str:
     """supervisord's configuration. Secrets stay in its environment."""
-    head = f"""; base port {settings.base_port}
+    databases = [without_password(url) for url in (settings.dagster_database, settings.mlflow_database) if url]
+    head = f"""; base port {settings.base_port}, databases {_comment(databases)}
 
 [unix_http_server]
 file=%(here)s/{SOCKET}
@@ -92,6 +92,10 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 files={PROGRAMS}/*.conf
 """
     return "\n".join([head, *(service.program.section() for service in selected.values())])
+
+
+def _comment(urls: Sequence[str]) -> str:
+    return " ".join(urls).replace("%", "%%")
 
 
 def _program(settings: Settings, name: str, *command: str, directory: Path | None = None, **environment: str) -> Program:
@@ -134,8 +138,8 @@ def _s3(settings: Settings) -> Service:
 
 def _mlflow(settings: Settings) -> Service:
     port = settings.mlflow_port
-    store = f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
-    options = ["--host", HOST, "--port", str(port), "--workers", "1", "--backend-store-uri", store]
+    # Its database comes from MLFLOW_BACKEND_STORE_URI, which is in supervisord's own environment: a command line shows a password.
+    options = ["--host", HOST, "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", *options, "--serve-artifacts", "--artifacts-destination", "s3://mlflow"]
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_S3_ENDPOINT_URL": settings.s3_url}
     program = _program(settings, MLFLOW, *command, directory=settings.home / "mlflow", **environment)
@@ -195,16 +199,3 @@ def _listens(port: int) -> Callable[[], bool]:
 def _workspace(settings: Settings) -> str:
     server = {"host": HOST, "port": settings.code_server_port, "location_name": "mlops_assets"}
     return json.dumps({"load_from": [{"grpc_server": server}]}, indent=1)
-
-
-_DAGSTER_YAML = """\
-telemetry: {enabled: false}
-nux: {enabled: false}
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-  config: {max_concurrent_runs: 3, dequeue_interval_seconds: 1}
-run_monitoring: {enabled: true, poll_interval_seconds: 5, start_timeout_seconds: 120, max_resume_run_attempts: 0}
-sensors: {use_threads: true, num_workers: 4}
-schedules: {use_threads: true, num_workers: 2}
-"""

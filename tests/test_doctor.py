@@ -126,3 +126,22 @@ def test_a_redis_that_forgets_is_found_and_no_password_is_shown(settings: Settin
     written = console.file.getvalue()  # type: ignore[attr-defined]
     assert "allkeys-lru" in written
     assert PASSWORD not in written
+
+
+def test_each_postgres_is_looked_at_and_no_password_is_shown(
+    databases: tuple[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {finding.what: finding for finding in Doctor(settings, in_memory).databases()}
+    assert {finding.outcome for finding in told.values()} == {Outcome.PASS}
+    assert {"Postgres of Dagster", "tables of Dagster", "clock of MLflow's Postgres", "pg_dump"} <= set(told)
+    assert told["Postgres of Dagster"].got.startswith("16.")
+    monkeypatch.setenv("MLOPS_MLFLOW_DATABASE_URL", "postgresql+psycopg2://me:very-secret@127.0.0.1:1/mlflow")
+    monkeypatch.setenv("PATH", "")
+    told = {finding.what: finding for finding in Doctor(settings, in_memory).databases()}
+    assert told["Postgres of Dagster"].outcome is Outcome.PASS
+    assert (told["Postgres of MLflow"].outcome, told["pg_dump"].outcome) == (Outcome.FAIL, Outcome.FAIL)
+    assert "very-secret" not in str(told)
+
+
+def test_files_need_no_look_at_a_server(settings: Settings) -> None:
+    assert list(Doctor(settings, in_memory).databases()) == []

@@ -271,7 +271,7 @@ def test_the_same_rows_and_seed_give_the_same_model_with_values_missing(spec: Mo
 
 def test_each_field_of_a_model_stands_in_its_definition(root: Path, spec: ModelSpec) -> None:
     document = attributes(root, SLUG)
-    sections = ("label", "features", "training", "holdout", "gates", "canary", "drift", "performance", "retrain", "serving", "drill", "slo")
-    for name in sections:
+    first = ("label", "features", "training", "holdout", "gates", "canary", "drift")
+    for name in (*first, "performance", "retrain", "serving", "drill", "slo", "retention"):
         assert set(document[name]) == set(vars(getattr(spec, name)))
     assert replace(spec, name="other").slug == "other"

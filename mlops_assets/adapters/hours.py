@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -28,7 +29,7 @@ from mlops_assets.core.feature_spec import Feature
 from mlops_assets.core.hourly import HOUR, HourProfile, Judged, Progress, hour_named, hour_of, name_of
 from mlops_assets.core.margins import Margins
 from mlops_assets.core.profile import Profile, Tally
-from mlops_assets.ports import ObjectStore
+from mlops_assets.ports import ObjectInfo, ObjectStore
 
 ROWS_AT_ONCE = 1 << 17
 """So many answers are in memory at once as rows; more are read and written as they come."""
@@ -231,6 +232,15 @@ def predictions_key(model: str, hour: datetime) -> str:
 def report_key(model: str, release: str, hour: datetime) -> str:
     """Where the HTML report of the window up to an hour lies."""
     return _hour_key(model, f"reports/{release}", hour, "html")
+
+
+def every(objects: ObjectStore, model: str) -> Iterator[tuple[str, datetime, ObjectInfo]]:
+    """All that is kept of hours: what it is (``predictions``, ``reports`` ...), of which hour, and the object."""
+    for info in objects.list(_prefix(model)):
+        noun, slash, name = info.key.removeprefix(_prefix(model)).partition("/")
+        with suppress(ValueError):  # what has no hour in its name, as a model's progress, is of none
+            if slash:
+                yield noun, hour_named(name.rsplit("/", 1)[-1].partition(".")[0]), info
 
 
 class _Files:

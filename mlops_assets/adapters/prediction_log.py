@@ -89,6 +89,12 @@ def shipped_at(key: str) -> datetime:
         raise BadData(f"object {key!r}: its name does not begin with a time such as 20261123T100500_000042: remove it") from error
 
 
+def read_up_to(position: str) -> datetime | None:
+    """Up to when everything was read that a position stands for; None for the beginning. :class:`BadData` if it is no position."""
+    settled = _Position.parse(position).settled
+    return datetime.strptime(settled, _STAMP).replace(tzinfo=UTC) if settled else None
+
+
 def to_parquet(model: str, release: str, inputs: Sequence[LoggedInput], answers: Sequence[Answer]) -> bytes:
     """Answers of one release as a Parquet file. The same answers give the same bytes."""
     return encode_table(to_table(model, release, inputs, answers))
@@ -166,7 +172,7 @@ class S3PredictionLog:
             BadData: if ``after`` is no position, or an object is no such file.
         """
         position = _Position.parse(after)
-        listed = self._objects.list(_prefix(model), after=_place(model, position.settled) if position.settled else "")
+        listed = self._objects.list(prefix(model), after=_place(model, position.settled) if position.settled else "")
         wanted = None if columns is None else tuple(dict.fromkeys([*KEY_COLUMNS, *columns]))
         taken, tables = [], []
         for entry in listed:
@@ -184,12 +190,12 @@ class S3PredictionLog:
         if at is not None:
             return _Position(at.astimezone(UTC).strftime(_STAMP)).text()
         floor = (self._clock().astimezone(UTC) - self._settle).strftime(_STAMP)
-        listed = self._objects.list(_prefix(model), after=_place(model, floor))
+        listed = self._objects.list(prefix(model), after=_place(model, floor))
         return _Position(floor, tuple(_mark(entry.key) for entry in listed)).text()
 
     def newest(self, model: str, since: datetime) -> datetime | None:
         """When the newest file was shipped, by its name, if that was after ``since``."""
-        listed = self._objects.list(_prefix(model), after=_place(model, since.astimezone(UTC).strftime(_STAMP)))
+        listed = self._objects.list(prefix(model), after=_place(model, since.astimezone(UTC).strftime(_STAMP)))
         times = [shipped_at(entry.key) for entry in listed if entry.size > len(TOMBSTONE)]
         return max((at for at in times if at > since), default=None)
 
@@ -201,7 +207,7 @@ class S3PredictionLog:
         """
         found: list[pa.Table] = []
         earliest: datetime | None = None
-        for entry in reversed(self._objects.list(_prefix(model), after=_place(model, since.astimezone(UTC).strftime(_STAMP)))):
+        for entry in reversed(self._objects.list(prefix(model), after=_place(model, since.astimezone(UTC).strftime(_STAMP)))):
             if earliest is not None and shipped_at(entry.key) < earliest - self._settle:
                 break
             if entry.size > len(TOMBSTONE) and (answers := _of_request(self._objects.get(entry.key), entry.key, request_id)) is not None:
@@ -245,10 +251,11 @@ class _Position:
 
 def _place(model: str, stamp: str) -> str:
     """Where the names begin that were given at a time. They are in the order of time."""
-    return f"{_prefix(model)}hour={stamp[:_HOUR_LENGTH]}/{stamp}"
+    return f"{prefix(model)}hour={stamp[:_HOUR_LENGTH]}/{stamp}"
 
 
-def _prefix(model: str) -> str:
+def prefix(model: str) -> str:
+    """Where the log of a model lies."""
     return f"{_BUCKET}/{model}/"
 
 

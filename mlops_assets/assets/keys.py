@@ -28,6 +28,16 @@ def releases_name(spec: ModelSpec) -> str:
     return f"{spec.slug}_releases"
 
 
+def release_pool(spec: ModelSpec) -> str:
+    """Of its runs one at a time makes a step of a canary. A rollback is in no pool: it waits for nobody."""
+    return f"{spec.slug}_release"
+
+
+def training_pool(spec: ModelSpec) -> str:
+    """Of its runs one at a time trains."""
+    return f"{spec.slug}_training"
+
+
 def days(spec: ModelSpec) -> dg.DailyPartitionsDefinition:
     """The event days of a model's data, in UTC."""
     return dg.DailyPartitionsDefinition(spec.data.start.isoformat(), end_date=spec.data.end.isoformat() if spec.data.end else None)

@@ -18,7 +18,7 @@ from mlops_assets.core.policy import Author, Change, Policy
 from mlops_assets.core.verdict import Outcome, Verdict
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import converge_traffic, differences, reconcile
-from mlops_assets.records import Record, is_recorded, metadata_of, records_of
+from mlops_assets.records import OF_PRODUCTION, Record, is_recorded, metadata_of, records_of
 from mlops_assets.rollout import (
     GATE_EVIDENCE_TAG,
     GATE_TAG,
@@ -138,6 +138,7 @@ def _canary(spec: ModelSpec) -> dg.AssetsDefinition:
         partitions_def=keys.releases(spec),
         check_specs=[dg.AssetCheckSpec("canary_analysis", asset=key, partitions_def=keys.releases(spec))],
         can_subset=True,
+        pool=keys.release_pool(spec),
     )
     def canary(context: dg.AssetExecutionContext, config: ActionConfig, platform: dg.ResourceParam[Platform]) -> Iterator[object]:
         release, policy = context.partition_key, platform.policies.read(spec.name)
@@ -172,6 +173,7 @@ def _promotion(spec: ModelSpec) -> dg.AssetsDefinition:
         specs=[_release_spec(spec, "promotion", "canary", "The release becomes champion with all traffic.")],
         partitions_def=keys.releases(spec),
         can_subset=True,
+        pool=keys.release_pool(spec),
     )
     def promotion(context: dg.AssetExecutionContext, config: ActionConfig, platform: dg.ResourceParam[Platform]) -> Iterator[object]:
         release, policy = context.partition_key, platform.policies.read(spec.name)
@@ -220,13 +222,13 @@ def _production(spec: ModelSpec) -> dg.AssetsDefinition:
     def production(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         policy = reconcile(platform, spec.name, spec.serving)
         wrong = differences(platform, spec.name)
-        latest = next((c for c in reversed(policy.log) if c.action in ("promote", "rollback")), None)
+        latest = next((c for c in reversed(policy.log) if c.action in OF_PRODUCTION), None)
         return dg.MaterializeResult(
             metadata=_facts_of_production(context, spec, policy, latest) | {"live": policies.describe(policy)},
             check_results=[
                 dg.AssetCheckResult(
                     check_name="serves_champion",
-                    passed=not wrong and policy.champion is not None,
+                    passed=not wrong and (policy.champion is not None or policy.retired_at is not None),
                     description="; ".join(f"{d.what}: expected {d.expected}, got {d.got}" for d in wrong) or policies.describe(policy),
                 )
             ],

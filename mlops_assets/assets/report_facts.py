@@ -19,6 +19,7 @@ from mlops_assets.core.policy import Policy, describe, release_number, stage_of
 from mlops_assets.core.shares import spans
 from mlops_assets.links import asset_url, version_url
 from mlops_assets.ports import Platform
+from mlops_assets.records import OF_PRODUCTION
 from mlops_assets.report.facts import (
     DriftFacts,
     DriftRow,
@@ -51,7 +52,7 @@ def gather(instance: dg.DagsterInstance, platform: Platform, spec: ModelSpec, se
     """What is known of a model: from the policy, the registry, the gateways, and what Dagster has recorded."""
     policy = platform.policies.read(spec.name)
     seen = _Recorded(instance, spec, settings)
-    live = next((change for change in reversed(policy.log) if change.action in ("promote", "rollback")), None)
+    live = next((change for change in reversed(policy.log) if change.action in OF_PRODUCTION), None)
     metrics, labelled = _performance(seen)
     return Facts(
         model=spec.name,

@@ -33,6 +33,7 @@ from mlops_assets.core.performance import Calibration, calibrate
 from mlops_assets.core.policy import Author, register
 from mlops_assets.core.profile import baseline
 from mlops_assets.core.signature import Signature, encode, ranges_of
+from mlops_assets.core.training_resources import op_tags
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Estimator, Platform, TrainingRun, model_key
 from mlops_assets.provenance import provenance
@@ -94,6 +95,8 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         ins={"training_set": dg.AssetIn(key=keys.key(spec, "training_set"))},
         internal_asset_deps={"model": {keys.key(spec, "training_set")}, "onnx_model": {model}},
         check_specs=[dg.AssetCheckSpec("parity", asset=onnx_model, blocking=True)],
+        op_tags=op_tags(spec.training.resources),
+        pool=keys.training_pool(spec),
     )
     def train_and_export(
         context: dg.AssetExecutionContext, config: TrainConfig, platform: dg.ResourceParam[Platform], training_set: TrainingSet

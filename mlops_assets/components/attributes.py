@@ -6,7 +6,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 
@@ -109,9 +110,17 @@ def _translated(annotation: Any) -> Any:
         return _Duration
     if is_dataclass(annotation) and isinstance(annotation, type):
         return _cached_model(annotation)
+    if (inner := _optional_dataclass(annotation)) is not None:
+        return _cached_model(inner) | None
     if get_origin(annotation) in (dict, tuple):
         return get_origin(annotation)[tuple(_translated(part) for part in get_args(annotation))]
     return annotation
+
+
+def _optional_dataclass(annotation: Any) -> type | None:
+    """The dataclass of ``Dataclass | None``; None of anything else."""
+    parts = [part for part in get_args(annotation) if part is not type(None)] if get_origin(annotation) in (Union, UnionType) else []
+    return parts[0] if len(parts) == 1 and is_dataclass(parts[0]) and isinstance(parts[0], type) else None
 
 
 _models: dict[type, type[BaseModel]] = {}
@@ -126,6 +135,8 @@ def _cached_model(cls: type) -> type[BaseModel]:
 def _built(annotation: Any, value: Any) -> Any:
     if is_dataclass(annotation) and isinstance(annotation, type):
         return build(annotation, value)
+    if value is not None and (inner := _optional_dataclass(annotation)) is not None:
+        return build(inner, value)
     if get_origin(annotation) is dict:
         return {key: _built(get_args(annotation)[1], item) for key, item in value.items()}
     if get_origin(annotation) is tuple:

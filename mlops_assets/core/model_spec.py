@@ -16,10 +16,12 @@ from mlops_assets.core.feature_spec import Features
 from mlops_assets.core.gate_spec import Gates
 from mlops_assets.core.monitoring_spec import Drift, LivePerformance, Retrain
 from mlops_assets.core.pii import Pii
+from mlops_assets.core.retention import Retention
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.core.slo_spec import Slo
 from mlops_assets.core.spec_checks import require, require_import_path
 from mlops_assets.core.triton_spec import Triton
+from mlops_assets.core.training_resources import Resources
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -34,13 +36,17 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """``trainer`` follows :class:`mlops_assets.ports.Trainer`. It sees rows of at most ``window`` before the holdout."""
+    """``trainer`` follows :class:`mlops_assets.ports.Trainer`. It sees rows of at most ``window`` before the holdout.
+
+    With ``resources`` it runs in a pod of its own on Kubernetes; without, in that of its run.
+    """
 
     trainer: str
     window: timedelta
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     min_rows: int = 100
+    resources: Resources | None = None
 
     def __post_init__(self) -> None:
         require_import_path("training.trainer", self.trainer)
@@ -80,6 +86,7 @@ class ModelSpec:
     slo: Slo = field(default_factory=Slo)
     drill: Drill = field(default_factory=Drill)
     triton: Triton = field(default_factory=Triton)
+    retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -102,6 +109,11 @@ class ModelSpec:
         require(not unknown, f"drift.ignore: {', '.join(unknown)} is not an input feature ({', '.join(self.features.names)})")
         off = [part.column for part in self.gates.slices if part.column not in events.columns]
         require(not off, f"gates.slices: {', '.join(off)} is not a column of events ({', '.join(events.columns)})")
+        watched = max(self.drift.window, self.performance.window + self.label.horizon)
+        require(
+            self.retention.monitoring >= watched,
+            f"retention.monitoring: got {self.retention.monitoring}, expected at least {watched}, which drift and performance look back on",
+        )
         self._check_pii()
 
     @property

@@ -5,7 +5,7 @@ of it. Each function below is one legal change: it takes a policy, returns the n
 :class:`IllegalChange` whatever the present state does not allow. A store writes the result by compare-and-swap.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -14,7 +14,9 @@ from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import IllegalChange
 
 CandidateState = Literal["registered", "staging", "waiting"]
-Action = Literal["register", "stage", "accept", "refuse", "begin", "advance", "abort", "promote", "rollback", "pause", "resume", "restart"]
+_OfRelease = Literal["register", "stage", "accept", "refuse", "promote", "rollback", "forget"]
+_OfCanary = Literal["begin", "advance", "abort", "pause", "resume", "restart"]
+Action = Literal[_OfRelease, _OfCanary, "retire", "reinstate", "restore"]
 PROMOTED = -1
 """The step of a change that is not a step of the canary plan."""
 
@@ -88,6 +90,7 @@ class Policy:
         weights: percent of the units by release.
         warm: releases that are kept running without traffic, and until when.
         digests: sha256 of each registered release's model, so that a rollback needs no registry.
+        retired_at: since when nothing of this model is to be live; ``None`` if it is in use. What was stays written.
     """
 
     model: str
@@ -100,14 +103,17 @@ class Policy:
     warm: Mapping[str, datetime] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     log: tuple[Change, ...] = ()
+    retired_at: datetime | None = None
 
     @property
     def champion(self) -> str | None:
-        return self.champions[-1] if self.champions else None
+        """The release in production; none of a retired model's."""
+        return self.champions[-1] if self.champions and self.retired_at is None else None
 
     @property
     def previous(self) -> str | None:
-        return self.champions[-2] if len(self.champions) > 1 else None
+        """The one that a rollback goes to; none of a retired model's."""
+        return self.champions[-2] if len(self.champions) > 1 and self.retired_at is None else None
 
     def candidate(self, release: str) -> Candidate | None:
         return next((candidate for candidate in self.candidates if candidate.release == release), None)
@@ -119,6 +125,8 @@ class Policy:
 
     def live_releases(self, now: datetime) -> frozenset[str]:
         """The releases that must be running: those with traffic, those being staged, the next in line, and the warm ones."""
+        if self.retired_at is not None:
+            return frozenset()
         live = {release for release, weight in self.weights.items() if weight > 0}
         if self.mirror:
             live.add(self.mirror.release)
@@ -140,6 +148,8 @@ def release_number(release: str) -> int:
 
 def next_waiting(policy: Policy) -> str | None:
     """The newest release that waits for its canary; older ones are overtaken when it begins."""
+    if policy.retired_at is not None:
+        return None
     waiting = [candidate.release for candidate in policy.candidates if candidate.state == "waiting"]
     return max(waiting, key=release_number, default=None)
 
@@ -183,6 +193,7 @@ def refuse(policy: Policy, release: str, author: Author, now: datetime) -> Polic
 
 def begin(policy: Policy, release: str, step: Step, author: Author, now: datetime) -> Policy:
     """A waiting release enters its canary at step 0. Older waiting releases are overtaken."""
+    _require_in_use(policy)
     candidate = policy.candidate(release)
     _require(policy.challenger is None, f"{policy.model} has a release in canary already: {describe(policy)}. Abort it first")
     _require(
@@ -232,6 +243,7 @@ def restart(policy: Policy, release: str, author: Author, now: datetime) -> Poli
     candidate = policy.candidate(release)
     if candidate is not None and candidate.state == "waiting":
         return policy
+    _require_in_use(policy)
     last = policy.last(release)
     _require(
         last is not None and last.action == "abort",
@@ -259,6 +271,7 @@ def promote(policy: Policy, author: Author, now: datetime, warm_for: timedelta) 
 
 def rollback(policy: Policy, author: Author, now: datetime, to: str | None = None) -> Policy:
     """The champion leaves production for ``to``, by default the champion before it. A canary under way is aborted first."""
+    _require_in_use(policy)
     leaving = policy.champion
     if leaving is None:
         raise IllegalChange(f"{policy.model} has no release in production, so there is none to roll back: {describe(policy)}")
@@ -270,11 +283,13 @@ def rollback(policy: Policy, author: Author, now: datetime, to: str | None = Non
         )
     _require(target != leaving, f"{target} of {policy.model} is in production already: name another release with --to")
     was_champion = [change.release for change in policy.log if change.action == "promote"]
+    kept_ones = ", ".join(release for release in dict.fromkeys(was_champion) if release in policy.digests)
     _require(
         target in was_champion,
-        f"{target} of {policy.model} was never in production, got --to {target}, expected one of "
-        f"{', '.join(dict.fromkeys(was_champion))}: a release gets there first by its canary",
+        f"{target} of {policy.model} was never in production, got --to {target}, expected one of {kept_ones}: "
+        "a release gets there first by its canary",
     )
+    _require(target in policy.digests, f"{target} of {policy.model} is kept no longer (retention.releases), expected one of {kept_ones}")
     if policy.challenger is not None:
         policy = abort(policy, replace(author, why=f"{leaving} is rolled back: {author.why}", evidence=None), now)
     kept = policy.champions[: policy.champions.index(target)] if target in policy.champions else policy.champions[:-1]
@@ -308,8 +323,69 @@ def resume(policy: Policy, author: Author, now: datetime) -> Policy:
     return _log(changed, "resume", challenger.release, author, now, challenger.attempt, challenger.step, challenger.step_name)
 
 
+def retire(policy: Policy, author: Author, now: datetime) -> Policy:
+    """Take the whole model out of use: no traffic, nothing that runs, until it is reinstated. A canary under way is aborted first.
+
+    Candidates wait where they are. Retiring a retired model changes nothing.
+    """
+    _require(policy.generation > 0, f"{policy.model} has no release yet, so there is nothing to retire: remove its defs.yaml")
+    if policy.retired_at is not None:
+        return policy
+    if policy.challenger is not None:
+        policy = abort(policy, replace(author, why=f"{policy.model} is retired: {author.why}", evidence=None), now)
+    leaving = policy.champion
+    changed = replace(policy, weights={}, mirror=None, warm={}, retired_at=now)
+    return _log(changed, "retire", leaving or "", author, now, left=leaving)
+
+
+def reinstate(policy: Policy, author: Author, now: datetime) -> Policy:
+    """Bring a retired model back: all traffic is its last champion's. One that is in use is left as it is."""
+    _require(policy.generation > 0, f"{policy.model} has no release yet: train one first")
+    if policy.retired_at is None:
+        return policy
+    changed = _all_to_champion(replace(policy, retired_at=None))
+    return _log(changed, "reinstate", changed.champion or "", author, now)
+
+
+def restore(policy: Policy, seen: int, author: Author, now: datetime) -> Policy:
+    """A policy from a backup is in force again.
+
+    Args:
+        seen: the newest generation that anybody may have followed meanwhile. The next one is newer, or it would be ignored.
+    """
+    newest = replace(policy, generation=max(policy.generation, seen))
+    return _log(newest, "restore", policy.champion or "", author, now)
+
+
+def forget(policy: Policy, releases: Collection[str], author: Author, now: datetime) -> Policy:
+    """These releases are kept no longer: nothing can bring one back. Those that are forgotten already change nothing.
+
+    Raises:
+        IllegalChange: if one of them is needed (see :func:`needed`).
+    """
+    lost = sorted(set(releases) & needed(policy, now), key=release_number)
+    _require(not lost, f"{', '.join(lost)} of {policy.model} cannot be forgotten: {describe(policy)}")
+    for release in sorted(set(releases) & policy.digests.keys(), key=release_number):
+        champions = tuple(each for each in policy.champions if each != release)
+        digests = {each: digest for each, digest in policy.digests.items() if each != release}
+        warm = {each: until for each, until in policy.warm.items() if each != release}
+        policy = _log(replace(policy, champions=champions, digests=digests, warm=warm), "forget", release, author, now)
+    return policy
+
+
+def needed(policy: Policy, now: datetime) -> frozenset[str]:
+    """The releases that may get traffic without another training: in production or before that, also of a retired model, in canary,
+    on their way there, or warm.
+    """
+    ahead = {policy.challenger.release} if policy.challenger else set()
+    warm = {release for release, until in policy.warm.items() if now < until}
+    return frozenset({*policy.champions[-2:], *ahead, *(candidate.release for candidate in policy.candidates), *warm})
+
+
 def describe(policy: Policy) -> str:
     """One line for a person: what is live and what is on its way."""
+    if policy.retired_at is not None:
+        return f"retired since {policy.retired_at:%Y-%m-%d}, last champion {policy.champions[-1] if policy.champions else 'none'}"
     parts = [f"champion {policy.champion or 'none'}"]
     if challenger := policy.challenger:
         paused = ", paused" if challenger.paused else ""
@@ -334,6 +410,10 @@ def _require(condition: bool, message: str) -> None:
         raise IllegalChange(message)
 
 
+def _require_in_use(policy: Policy) -> None:
+    _require(policy.retired_at is None, f"{policy.model} is retired: 'mlops reinstate {policy.model} --reason ...' brings it back")
+
+
 def _challenger(policy: Policy) -> Challenger:
     if policy.challenger is None:
         raise IllegalChange(f"{policy.model} has no release in canary: {describe(policy)}")
@@ -346,6 +426,7 @@ def _move(
     candidate = policy.candidate(release)
     if candidate is not None and candidate.state == to:
         return policy
+    _require_in_use(policy)
     if candidate is None or candidate.state not in allowed:
         raise IllegalChange(
             f"{release} of {policy.model} cannot be {to}: expected it to be {' or '.join(allowed)}, got: {describe(policy)}"

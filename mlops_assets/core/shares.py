@@ -26,11 +26,11 @@ def spans(policy: Policy) -> tuple[Span, ...]:
     found: list[Span] = []
     champion: str | None = None
     for change in policy.log:
-        if change.action not in ("begin", "advance", "abort", "promote", "rollback"):
+        if change.action not in ("begin", "advance", "abort", "promote", "rollback", "retire", "reinstate"):
             continue
         if change.action in ("promote", "rollback"):
             champion = change.release
-        weights, mirror = {champion: 100} if champion else {}, None
+        weights, mirror = {champion: 100} if champion and change.action != "retire" else {}, None
         if change.action in ("begin", "advance"):
             mirror = change.release if change.mirror else None
             others = {champion: 100 - change.weight} if champion else {}

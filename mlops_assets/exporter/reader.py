@@ -44,7 +44,11 @@ class Reader:
         self._said: dict[dg.AssetCheckKey, CheckSeen] = {}
 
     def read(self) -> World:
-        return World(self._assets(), self._outcomes(), self._policies(), self._log_of_all(), self._daemons())
+        policies = self._policies()
+        # What is retired is looked after by nobody, so that nobody is to be told that its data are old.
+        retired = {policy.model for policy in policies if policy.retired_at is not None}
+        assets, checks = ([seen for seen in found if seen.model not in retired] for found in (self._assets(), self._outcomes()))
+        return World(assets, checks, policies, self._log_of_all(), self._daemons())  # type: ignore[arg-type]
 
     def _assets(self) -> Sequence[AssetSeen]:
         records = [record for record in self._instance.get_asset_records() if record.asset_entry.asset_key.path[0] in self._slugs]

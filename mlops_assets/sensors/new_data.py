@@ -20,7 +20,12 @@ TRAINING_FIRST = timedelta(minutes=5)
 
 
 def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
-    """Ingest what is new, and have the online store follow when that is done and nothing else of the model is under way."""
+    """Ingest what is new, and have the online store follow when that is done and nothing else of the model is under way.
+
+    What lands for a retired model is left where it is, and ingested if the model is reinstated.
+    """
+    if tick.platform.policies.read(spec.name).retired_at is not None:
+        return
     _ingest(tick, spec)
     newest, due = tick.state.get("online", (None, None))
     is_busy = tick.requests or any(model == spec.name for model, _ in tick.busy)

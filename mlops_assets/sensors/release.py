@@ -17,7 +17,10 @@ def look_at_release(tick: Tick, spec: ModelSpec) -> None:
     """One move of the model's releases: the canary's first, else the next in line, else what is newly registered."""
     if (spec.name, "release") in tick.busy:
         return
-    policy = refuse_overtaken(tick.platform, tick.platform.policies.read(spec.name))
+    policy = tick.platform.policies.read(spec.name)
+    if policy.retired_at is not None:
+        return
+    policy = refuse_overtaken(tick.platform, policy)
     if policy.challenger is not None:
         _move_challenger(tick, spec, policy)
     elif (waiting := next_waiting(policy)) is not None:

@@ -27,6 +27,8 @@ def look_for_training(tick: Tick, spec: ModelSpec) -> None:
     policy = tick.platform.policies.read(spec.name)
     if any((spec.name, stage) in tick.busy for stage in ("train", "ingest", "features")) or policy.challenger or policy.candidates:
         return
+    if policy.retired_at is not None:
+        return
     if _retried_training(tick, spec):
         return
     days = tables.days(tick.platform.objects, spec.name, "events")

@@ -182,3 +182,25 @@ def test_the_real_model_s_definition_is_good() -> None:
     folder = Path(mlops_assets.__file__).parent / "defs" / "flight_delay"
     document = yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]
     assert parse(document).name == "flight-delay"
+
+
+def test_the_resources_of_a_training_are_read_and_their_typos_refused(good: dict[str, Any]) -> None:
+    document = deepcopy(good)
+    document["training"]["resources"] = {"cpu": "2", "memory": "4Gi", "gpu": 1}
+    spec = build(ModelSpec, ModelAttributes.model_validate(document))
+    assert (spec.training.resources.cpu, spec.training.resources.gpu) == ("2", 1)
+    document["training"]["resources"] = {"memroy": "4Gi"}
+    with pytest.raises(ValueError, match="there is no field 'memroy': did you mean 'memory'"):
+        ModelAttributes.model_validate(document)
+    document["training"]["resources"] = {"memory": "4GB"}
+    with pytest.raises(ValueError, match="training.resources.memory: got '4GB', expected such as '4Gi'"):
+        ModelAttributes.model_validate(document)
+
+
+def test_retention_is_read_and_looks_back_as_far_as_what_is_watched(good: dict[str, Any]) -> None:
+    document = deepcopy(good)
+    document["retention"] = {"predictions": "30d"}
+    assert build(ModelSpec, ModelAttributes.model_validate(document)).retention.predictions == timedelta(days=30)
+    document["retention"] = {"monitoring": "2d"}
+    with pytest.raises(ValueError, match="retention.monitoring: got 2 days, 0:00:00, expected at least"):
+        ModelAttributes.model_validate(document)

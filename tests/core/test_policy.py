@@ -440,3 +440,51 @@ def test_a_change_says_what_its_release_has_after_it():
         ("advance", 5, 0),
         ("abort", 0, 0),
     ]
+
+
+def retired(policy: Policy) -> Policy:
+    return policies.retire(policy, ME, NOW)
+
+
+def reinstated(policy: Policy) -> Policy:
+    return policies.reinstate(policy, ME, NOW)
+
+
+def test_a_retired_model_has_nothing_live_and_comes_back_as_it_was() -> None:
+    before = played(promoted("v1"), promoted("v2"), waiting("v3"))
+    gone = retired(before)
+    assert (gone.champion, gone.previous, dict(gone.weights), gone.live_releases(NOW)) == (None, None, {}, frozenset())
+    assert (next_waiting(gone), stage_of(gone, "v2")) == (None, "Archived")
+    assert gone.log[-1].left == "v2"
+    assert retired(gone) == gone
+    back = reinstated(gone)
+    assert (back.champion, back.previous, back.weights, next_waiting(back)) == ("v2", "v1", {"v2": 100}, "v3")
+    assert reinstated(back) == back
+    assert [change.action for change in back.log[-2:]] == ["retire", "reinstate"]
+
+
+def test_a_canary_under_way_is_aborted_before_its_model_is_retired() -> None:
+    gone = retired(played(promoted("v1"), in_canary("v2")))
+    assert (gone.challenger, [change.action for change in gone.log[-2:]]) == (None, ["abort", "retire"])
+    assert reinstated(gone).weights == {"v1": 100}
+
+
+@pytest.mark.parametrize(
+    "change", [stage("v4"), begin("v3"), rollback(), rollback("v1"), lambda p: policies.restart(p, "v5", ME, NOW)], ids=str
+)
+def test_what_would_make_a_retired_model_live_is_refused(change: Change) -> None:
+    gone = retired(played(promoted("v1"), promoted("v2"), waiting("v3"), registered("v4")))
+    with pytest.raises(IllegalChange, match="is retired: 'mlops reinstate fraud"):
+        change(gone)
+
+
+def test_a_training_that_ends_after_its_model_was_retired_is_registered_and_waits() -> None:
+    gone = played(promoted("v1"), retired, registered("v2"))
+    assert (gone.live_releases(NOW), describe(gone)) == (frozenset(), "retired since 2026-01-01, last champion v1")
+    assert reinstated(gone).candidate("v2") is not None
+
+
+@pytest.mark.parametrize("change", [retired, reinstated])
+def test_a_model_without_a_release_is_neither_retired_nor_reinstated(change: Change) -> None:
+    with pytest.raises(IllegalChange, match="fraud has no release yet"):
+        change(Policy("fraud"))

@@ -32,6 +32,8 @@ def test_each_change_of_the_traffic_begins_a_span_with_what_the_policy_says() ->
         lambda p: policies.rollback(p, ADA, at(7)),
         lambda p: policies.begin(waiting(p, "v3"), "v3", FIVE, ADA, at(8)),
         lambda p: policies.abort(p, ADA, at(9)),
+        lambda p: policies.retire(p, ADA, at(10)),
+        lambda p: policies.reinstate(p, ADA, at(11)),
     ]
     for move in moves:
         policy = move(policy)
@@ -41,7 +43,7 @@ def test_each_change_of_the_traffic_begins_a_span_with_what_the_policy_says() ->
         weights.append(dict(last.weights))
     assert weights[-1] == {"v1": 100}
     found = spans(policy)
-    assert [span.start for span in found] == [at(hour) for hour in (1, 2, 3, 4, 6, 7, 8, 9)]
+    assert [span.start for span in found] == [at(hour) for hour in (1, 2, 3, 4, 6, 7, 8, 9, 10, 11)]
     assert [span.end for span in found] == [*(span.start for span in found[1:]), None]
 
 
