@@ -20,8 +20,8 @@ from mlops_assets.core.retention import Retention
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.core.slo_spec import Slo
 from mlops_assets.core.spec_checks import require, require_import_path
-from mlops_assets.core.triton_spec import Triton
 from mlops_assets.core.training_resources import Resources
+from mlops_assets.core.triton_spec import Triton
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
