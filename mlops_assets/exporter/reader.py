@@ -10,6 +10,7 @@ import dagster as dg
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from mlops_assets.assets.hourly_monitoring import REPORTS
 from mlops_assets.components.model import model_definitions
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
@@ -169,7 +170,8 @@ def _check_keys(specs: Sequence[ModelSpec]) -> Iterator[dg.AssetCheckKey]:
         if shape not in known:
             made = model_definitions(spec)
             checked = [asset for asset in (*(made.assets or ()), *(made.asset_checks or ())) if isinstance(asset, dg.AssetsDefinition)]
-            known[shape] = [(key.asset_key.path[1:], key.name) for asset in checked for key in asset.check_keys]
+            hourly = [([report.noun], check) for report in REPORTS for check in report.checks]
+            known[shape] = [*((key.asset_key.path[1:], key.name) for asset in checked for key in asset.check_keys), *hourly]
         yield from (dg.AssetCheckKey(dg.AssetKey([spec.slug, *path]), name) for path, name in known[shape])
 
 

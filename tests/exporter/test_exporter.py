@@ -41,8 +41,8 @@ def life(shop: Gifts) -> Life:
     assert shop.train(world).success
     world.settle()
     shop.serve(world, 600)
-    for noun in ("drift_report", "slo_report"):
-        assert world.materialize(NAME, noun).success
+    assert world.materialize(NAME, "predictions", "prediction_profile", "drift_report").success
+    assert world.materialize(NAME, "slo_report").success
     figures = {"auc": 0.71, "rows": 400, "reason": "by labels"}
     world.instance.report_runless_asset_event(dg.AssetMaterialization(keys.key(shop.spec, "performance_report"), metadata=figures))
     return world
