@@ -5,20 +5,21 @@ from dataclasses import dataclass
 
 from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
-from mlops_assets.core.errors import IllegalChange, NotFound
+from mlops_assets.core.errors import IllegalChange, NotFound, Unavailable
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import Platform
-from mlops_assets.reconcile import converge_traffic
+from mlops_assets.reconcile import apply_route, converge_traffic
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A person at work on one model."""
+    """A person at work on one model; ``warn`` tells him what could not be done and can wait."""
 
     platform: Platform
     model: str
     author: Author
+    warn: Callable[[str], None] = lambda _: None
 
     def rollback(self, to: str | None = None) -> Policy:
         """Send the traffic back to ``to``, by default the champion before this one."""
@@ -63,8 +64,18 @@ class Operator:
         except IllegalChange:
             self._require_known()  # only now: a rollback waits for no list of models
             raise
-        converge_traffic(self.platform, self.model)
+        try:
+            converge_traffic(self.platform, self.model)
+        except Unavailable as error:
+            self._require_traffic_follows(changed, error)
         return changed
+
+    def _require_traffic_follows(self, changed: Policy, error: Unavailable) -> None:
+        """See that the gateways follow without whoever starts and ends releases; what is left to do then is told."""
+        if not self.platform.gateway.follows_policies:
+            raise error
+        apply_route(self.platform, changed, {})
+        self.warn(f"the traffic is as it should be, but releases cannot be started or ended now, which is done later by itself: {error}")
 
     def _require_known(self) -> None:
         known = self.platform.policies.models()

@@ -44,6 +44,8 @@ class EnvoyGateway:
         applied_within: seconds that a gateway has to follow a new route.
     """
 
+    follows_policies = False
+
     def __init__(self, directory: Path, admins: Mapping[str, str], healthy_within: float = 10.0, applied_within: float = 5.0) -> None:
         self._directory = directory
         self._admins = [EnvoyAdmin(name, url) for name, url in admins.items()]

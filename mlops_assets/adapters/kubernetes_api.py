@@ -42,14 +42,16 @@ class KubernetesApi:
         """Make an object as the manifest says (server-side apply); returns what there is then. Nothing changes in a dry run."""
         query = {"fieldManager": MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         path = f"{self._collection(manifest['apiVersion'], manifest['kind'])}/{manifest['metadata']['name']}"
-        return self._json("PATCH", path, query, manifest)
+        made: Mapping[str, Any] = self._json("PATCH", path, query, manifest)
+        return made
 
     def get(self, version: str, kind: str, name: str) -> Mapping[str, Any] | None:
         """An object, or None if there is none."""
         try:
-            return self._json("GET", f"{self._collection(version, kind)}/{name}")
+            found: Mapping[str, Any] = self._json("GET", f"{self._collection(version, kind)}/{name}")
         except NotFound:
             return None
+        return found
 
     def listed(self, version: str, kind: str, labels: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
         """The objects with all these labels."""

@@ -95,8 +95,17 @@ def label_of(model: str) -> str:
 
 
 def endpoint(target: Target, model: str, release: str) -> str:
-    """Where a release answers: known from its name, so that a gateway need not ask Kubernetes."""
-    return f"{object_name(model, release)}.{target.namespace}.svc.{target.domain}:{PORT}"
+    """Where a release answers."""
+    return endpoint_in(target.namespace, target.domain, model, release)
+
+
+def endpoint_in(namespace: str, domain: str, model: str, release: str) -> str:
+    """Where a release answers: known from its name, so that a gateway need not ask Kubernetes.
+
+    >>> endpoint_in("mlops", "cluster.local", "fraud-detector", "v12")
+    'fraud-detector-v12.mlops.svc.cluster.local:8080'
+    """
+    return f"{object_name(model, release)}.{namespace}.svc.{domain}:{PORT}"
 
 
 def release_deployment(target: Target, model: str, release: str, digest: str, serving: Serving, replicas: int | None = None) -> Manifest:
