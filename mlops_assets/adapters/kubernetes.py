@@ -27,7 +27,7 @@ from mlops_assets.adapters.kubernetes_manifests import (
     release_deployment,
 )
 from mlops_assets.adapters.release_client import scores
-from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
+from mlops_assets.core.errors import BadData, MlopsError, NotFound, NotReady, Unavailable
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.ports import Deployment
 
@@ -53,6 +53,7 @@ class KubernetesDeployments:
 
         Raises:
             BadData: if it runs with another digest, or Kubernetes refuses what the spec asks for.
+            MlopsError: if it does not run, and no image is known.
             Unavailable: if Kubernetes does not answer or does not allow it.
         """
         there = self._wait_while_leaving(model, release)
@@ -61,6 +62,8 @@ class KubernetesDeployments:
         if there is not None and serving is None:
             self._complete(there, model, release)
             return
+        if not self._target.image:
+            raise MlopsError("MLOPS_SERVING_IMAGE is not set, expected the serving image as the cluster pulls it: 'make images' builds one")
         told = serving or Serving()
         # a Deployment that is there has the number of pods that its autoscaler gave it
         replicas = int(there["spec"]["replicas"]) if there is not None else None

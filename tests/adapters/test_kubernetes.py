@@ -8,7 +8,7 @@ import pytest
 
 from mlops_assets.adapters.kubernetes import KubernetesDeployments
 from mlops_assets.adapters.kubernetes_manifests import Offer, Target, release_companions, release_deployment
-from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
+from mlops_assets.core.errors import BadData, MlopsError, NotFound, NotReady, Unavailable
 from mlops_assets.core.serving_spec import Pods, Serving
 from mlops_assets.ports import Deployment
 from tests.adapters.kubernetes_objects import CRASHING, HOMELESS, READY, MemoryKubernetes
@@ -185,6 +185,14 @@ def test_what_is_being_deleted_does_not_run_and_is_waited_for(memory, deployment
     deployments.start("m", "v1", "d", SMALL)
     assert len(looks) == 1
     assert [one.release for one in deployments.running("m")] == ["v1"]
+
+
+def test_without_an_image_nothing_is_started_and_the_error_says_what_to_set(memory):
+    imageless = KubernetesDeployments(Target("mlops", "", "http://s3:8333"), memory)
+    with pytest.raises(MlopsError, match="MLOPS_SERVING_IMAGE is not set"):
+        imageless.start("m", "v1", "d", None)
+    assert memory.objects == {}
+    imageless.stop("m", "v1")
 
 
 def test_without_a_cluster_the_error_says_what_to_set(monkeypatch, tmp_path):
