@@ -128,6 +128,16 @@ def test_what_a_team_has_is_not_installed_and_an_old_cluster_gets_what_it_knows(
     assert config["MLOPS_S3_URL"] == "https://s3.example"
 
 
+def test_a_kubectl_that_is_too_old_is_named_with_the_one_that_will_do(tmp_path):
+    old = tmp_path / "kubectl"
+    old.write_text("""#!/bin/sh\necho '{"clientVersion": {\n  "major": "1",\n  "minor": "20"\n}}'\n""")
+    old.chmod(0o755)
+    environment = {**os.environ, "SERVING_IMAGE": "s:1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(FOLDER / "install.sh")], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "got kubectl 1.20, expected 1.21 or newer" in done.stderr
+
+
 def test_installing_without_an_image_says_what_is_expected():
     environment = {name: value for name, value in os.environ.items() if name != "SERVING_IMAGE"}
     done = subprocess.run(["bash", str(FOLDER / "install.sh")], env=environment, capture_output=True, text=True, check=False)

@@ -13,6 +13,9 @@
 set -euo pipefail
 
 : "${SERVING_IMAGE:?is not set, expected the serving image as the cluster pulls it: make images builds one}"
+# The server may be older than this; kubectl must know kustomize's components.
+minor=$(kubectl version --client --output json | sed -n 's/.*"minor": "\([0-9]*\).*/\1/p' | head -n 1)
+[ "${minor:-0}" -ge 21 ] || { echo "error: got kubectl 1.${minor:-?}, expected 1.21 or newer, whatever the server is" >&2; exit 1; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 namespace=mlops
 work=$(mktemp -d)
