@@ -9,7 +9,7 @@ from mlops_assets.core.errors import IllegalChange, NotFound, Unavailable
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import Platform
-from mlops_assets.reconcile import apply_route, converge_traffic
+from mlops_assets.reconcile import apply_route, converge_traffic, with_traffic
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,16 @@ class Operator:
         return self._act(lambda policy: policies.reinstate(policy, self.author, self.platform.clock()))
 
     def _act(self, apply: Callable[[Policy], Policy]) -> Policy:
+        ran = self.platform.policies.read(self.model).live_releases(self.platform.clock())
         try:
             changed = change(self.platform, self.model, apply)
         except IllegalChange:
             self._require_known()  # only now: a rollback waits for no list of models
             raise
+        if self.platform.gateway.follows_policies and with_traffic(changed) <= ran:
+            # All that is needed runs. What is not needed any more the reconcile sensor ends: a rollback does not wait for Kubernetes.
+            apply_route(self.platform, changed, {})
+            return changed
         try:
             converge_traffic(self.platform, self.model)
         except Unavailable as error:

@@ -43,7 +43,7 @@ class Following(MemoryGateway):
         self.waited_for = route.generation
 
 
-def platform(gateway: type[MemoryGateway]) -> Platform:
+def platform(gateway: type[MemoryGateway], now: datetime = NOW) -> Platform:
     deployments = Away(lambda *_: lambda rows: np.zeros(len(rows)))
     log, store = MemoryPredictionLog(), MemoryPolicyStore()
     policy = Policy("m")
@@ -53,13 +53,22 @@ def platform(gateway: type[MemoryGateway]) -> Platform:
         policy = policies.begin(policy, release, Step("all", timedelta(minutes=1), 50), ADA, NOW)
         policy = policies.promote(policy, ADA, NOW, timedelta(days=1))
     store.write(policy, 0)
-    made = gateway(deployments, log, lambda: NOW)
-    return Platform(lambda: NOW, MemoryObjectStore(), store, MemoryRegistry(), None, deployments, made, log)  # type: ignore[arg-type]
+    made = gateway(deployments, log, lambda: now)
+    return Platform(lambda: now, MemoryObjectStore(), store, MemoryRegistry(), None, deployments, made, log)  # type: ignore[arg-type]
 
 
-def test_gateways_that_follow_the_policies_are_waited_for_and_the_rest_is_told():
+def test_gateways_that_follow_the_policies_take_a_warm_release_without_whoever_starts_releases():
     told: list[str] = []
     there = platform(Following)
+    changed = Operator(there, "m", ADA, told.append).rollback()
+    assert changed.champion == "v1"
+    assert there.gateway.waited_for == changed.generation
+    assert told == []
+
+
+def test_what_cannot_be_started_now_is_told_when_the_release_is_warm_no_more():
+    told: list[str] = []
+    there = platform(Following, NOW + timedelta(days=2))
     changed = Operator(there, "m", ADA, told.append).rollback()
     assert changed.champion == "v1"
     assert there.policies.read("m") == changed

@@ -99,5 +99,7 @@ if ! has_secret mlops-serving; then
     make_secret mlops-serving "AWS_ACCESS_KEY_ID=${AWS_ACCESS_KEY_ID:-}" "AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY:-}" \
         "MLOPS_ONLINE_URL=$online" "MLOPS_PII_KEY=$(random)"
 fi
+# a Job cannot be changed, and this one may run as often as one likes
+kubectl --namespace "$namespace" delete job mlops-buckets --ignore-not-found
 kubectl apply --kustomize "$work"
 kubectl --namespace "$namespace" rollout status deployment/mlops-gateway --timeout "${TIMEOUT:-300s}"

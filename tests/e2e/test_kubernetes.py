@@ -117,7 +117,6 @@ def _rollback(story: Story) -> float:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "champion v1" in done.stdout
-    assert "releases cannot be started or ended now" in done.stderr
     return time.monotonic() - began
 
 
