@@ -65,7 +65,8 @@ class Operator:
         except IllegalChange:
             self._require_known()  # only now: a rollback waits for no list of models
             raise
-        if self.platform.gateway.follows_policies and with_traffic(changed) <= ran:
+        served = with_traffic(changed)
+        if self.platform.gateway.follows_policies and served and served <= ran:
             # All that is needed runs. What is not needed any more the reconcile sensor ends: a rollback does not wait for Kubernetes.
             apply_route(self.platform, changed, {})
             return changed

@@ -66,6 +66,12 @@ def test_gateways_that_follow_the_policies_take_a_warm_release_without_whoever_s
     assert told == []
 
 
+def test_a_model_that_is_retired_is_ended_by_the_command_itself_or_it_says_why_not():
+    told: list[str] = []
+    Operator(platform(Following), "m", ADA, told.append).retire()
+    assert len(told) == 1
+
+
 def test_what_cannot_be_started_now_is_told_when_the_release_is_warm_no_more():
     told: list[str] = []
     there = platform(Following, NOW + timedelta(days=2))
