@@ -7,7 +7,7 @@ export ENGINE BASE TAG SOURCE
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-fast e2e-monitoring dashboards check lock images image model-ci bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
+.PHONY: help install demo test test-fast e2e-monitoring install-kubernetes e2e-kubernetes dashboards check lock images image model-ci bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -33,6 +33,12 @@ test-fast: install  ## the tests that start no server
 e2e-monitoring: install  ## Prometheus, Alertmanager and a loopback PagerDuty: errors, an alert, a page, a rollback, each with its time
 	bash deploy/monitoring_tools.sh
 	$(BIN)/python -m pytest -s tests/e2e/test_monitoring.py
+
+install-kubernetes:  ## gateway, access and stores on the cluster of KUBECONFIG (SERVING_IMAGE=...; deploy/kubernetes/install.sh says what else)
+	bash deploy/kubernetes/install.sh
+
+e2e-kubernetes: install  ## the data plane on the cluster of KUBECONFIG, under load: canary, rollback, faults, each with its cost (SERVING_IMAGE=... and others)
+	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes.py tests/adapters/test_kubernetes.py
 
 dashboards: install  ## deploy/grafana/dashboards anew from mlops_assets/dashboards.py
 	$(BIN)/python -m mlops_assets.dashboards

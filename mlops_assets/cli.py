@@ -340,4 +340,4 @@ def _operator(model: str, reason: str) -> "Operator":
     from mlops_assets.adapters.local import local_platform
     from mlops_assets.operations import Operator
 
-    return Operator(local_platform(), model, Author(getpass.getuser(), reason))
+    return Operator(local_platform(), model, Author(getpass.getuser(), reason), lambda text: typer.echo(f"warning: {text}", err=True))

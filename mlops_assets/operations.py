@@ -5,20 +5,21 @@ from dataclasses import dataclass
 
 from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
-from mlops_assets.core.errors import IllegalChange, NotFound
+from mlops_assets.core.errors import IllegalChange, NotFound, Unavailable
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import Platform
-from mlops_assets.reconcile import converge_traffic
+from mlops_assets.reconcile import apply_route, converge_traffic, with_traffic
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A person at work on one model."""
+    """A person at work on one model; ``warn`` tells him what could not be done and can wait."""
 
     platform: Platform
     model: str
     author: Author
+    warn: Callable[[str], None] = lambda _: None
 
     def rollback(self, to: str | None = None) -> Policy:
         """Send the traffic back to ``to``, by default the champion before this one."""
@@ -58,13 +59,29 @@ class Operator:
         return self._act(lambda policy: policies.reinstate(policy, self.author, self.platform.clock()))
 
     def _act(self, apply: Callable[[Policy], Policy]) -> Policy:
+        ran = self.platform.policies.read(self.model).live_releases(self.platform.clock())
         try:
             changed = change(self.platform, self.model, apply)
         except IllegalChange:
             self._require_known()  # only now: a rollback waits for no list of models
             raise
-        converge_traffic(self.platform, self.model)
+        served = with_traffic(changed)
+        if self.platform.gateway.follows_policies and served and served <= ran:
+            # All that is needed runs. What is not needed any more the reconcile sensor ends: a rollback does not wait for Kubernetes.
+            apply_route(self.platform, changed, {})
+            return changed
+        try:
+            converge_traffic(self.platform, self.model)
+        except Unavailable as error:
+            self._require_traffic_follows(changed, error)
         return changed
+
+    def _require_traffic_follows(self, changed: Policy, error: Unavailable) -> None:
+        """See that the gateways follow without whoever starts and ends releases; what is left to do then is told."""
+        if not self.platform.gateway.follows_policies:
+            raise error
+        apply_route(self.platform, changed, {})
+        self.warn(f"the traffic is as it should be, but releases cannot be started or ended now, which is done later by itself: {error}")
 
     def _require_known(self) -> None:
         known = self.platform.policies.models()

@@ -214,7 +214,14 @@ class Deployments(Protocol):
 
 
 class Gateway(Protocol):
-    """Where traffic is split. Envoy, one or many."""
+    """Where traffic is split. Envoy, one or many.
+
+    ``follows_policies`` says that gateways read the policies themselves: a change of a policy is in force without whoever made it, as long
+    as the releases that it names run.
+    """
+
+    @property
+    def follows_policies(self) -> bool: ...
 
     def apply(self, route: Route) -> None:
         """Make every gateway follow this route and return when each reports it. An older generation than the one in force is ignored."""

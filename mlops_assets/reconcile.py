@@ -49,7 +49,7 @@ def start_live(platform: Platform, policy: Policy, serving: Serving | None) -> d
     """Start the releases that must run, and wait for those that get traffic."""
     running = {deployment.release: deployment for deployment in platform.deployments.running(policy.model)}
     within = (serving or Serving()).ready_within.total_seconds()
-    late = {release for release in _with_traffic(policy) if release not in running or not running[release].ready}
+    late = {release for release in with_traffic(policy) if release not in running or not running[release].ready}
     # One of these that is there may be on its way out: a drill, or somebody with an older policy, ends it at this very moment.
     for release in sorted((policy.live_releases(platform.clock()) - running.keys()) | late):
         platform.deployments.start(policy.model, release, policy.digests[release], serving)
@@ -110,7 +110,8 @@ def _changed(policy: Policy, since: int) -> set[str]:
     return {release for change in changes for release in (change.release, change.left) if release}
 
 
-def _with_traffic(policy: Policy) -> set[str]:
+def with_traffic(policy: Policy) -> set[str]:
+    """The releases that get requests or copies of them."""
     weighted = {release for release, weight in policy.weights.items() if weight > 0}
     return weighted | ({policy.mirror.release} if policy.mirror else set())
 

@@ -10,7 +10,7 @@ from mlops_assets.settings import Settings
 
 
 class LocalPlatform(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The stack on this machine; ports and folder come from the environment (see :class:`Settings`)."""
+    """The stack on this machine, with the releases and gateways of a cluster where the environment says so (see :class:`Settings`)."""
 
     def create_resource(self, context: dg.InitResourceContext) -> Platform:  # type: ignore[override]  # assets get the ports, not the wrapper
         return _kept.platform(Settings.from_environment())

@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from mlops_assets.core.errors import MlopsError
 
+Target = Literal["processes", "kubernetes"]
 HOST = "127.0.0.1"
 _BASE_PORTS = range(1024, 55_000)
 """SeaweedFS takes ports 10,000 above its own."""
@@ -142,6 +144,38 @@ class Settings:
     @property
     def s3_url(self) -> str:
         return os.environ.get("MLOPS_S3_URL", f"http://{HOST}:{self.s3_port}")
+
+    @property
+    def target(self) -> Target:
+        """Where releases and gateways run: ``processes`` of this machine, or the ``kubernetes`` of ``MLOPS_TARGET=kubernetes``.
+
+        Raises:
+            MlopsError: if ``MLOPS_TARGET`` is neither.
+        """
+        said = os.environ.get("MLOPS_TARGET", "processes")
+        if said not in get_args(Target):
+            raise MlopsError(f"MLOPS_TARGET: got {said!r}, expected {' or '.join(get_args(Target))}")
+        return "kubernetes" if said == "kubernetes" else "processes"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of releases and gateways on Kubernetes."""
+        return os.environ.get("MLOPS_NAMESPACE", "mlops")
+
+    @property
+    def cluster_domain(self) -> str:
+        return os.environ.get("MLOPS_CLUSTER_DOMAIN", "cluster.local")
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """``host:port`` of the sidecars of a cluster's gateways, separated by commas; a name stands for all its addresses."""
+        own = f"mlops-gateway-sidecars.{self.namespace}.svc.{self.cluster_domain}:9902"
+        return tuple(one.strip() for one in os.environ.get("MLOPS_GATEWAYS", own).split(",") if one.strip())
+
+    @property
+    def serving_image(self) -> str:
+        """The image of releases on Kubernetes; empty if ``MLOPS_SERVING_IMAGE`` does not say: then none can be started."""
+        return os.environ.get("MLOPS_SERVING_IMAGE", "")
 
     @property
     def online_url(self) -> str:

@@ -11,15 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlops_assets import credentials, stack_monitoring
+from mlops_assets.adapters.buckets import make_buckets
 from mlops_assets.adapters.supervisor import SOCKET, Supervisor, log_tail
 from mlops_assets.core.errors import MlopsError, NotReady, Unavailable
 from mlops_assets.settings import Settings
 from mlops_assets.stack_processes import MARKER, end, left_behind, require_free
 from mlops_assets.stack_services import ALL, S3, Service, build, supervisord_conf, write_files
 
-BUCKETS = ("landing", "tables", "policies", "models", "evidence", "predictions", "monitoring", "mlflow")
-VERSIONED = ("policies",)
-LOCKED = ("models",)
 Progress = Callable[[str], None]
 _POLL_SECONDS = 0.1
 _SOCKET_PATH_LIMIT = 100
@@ -194,7 +192,7 @@ class Stack:
 
 
 def create_buckets(settings: Settings) -> None:
-    """Make the buckets that are missing: policies with versions, models so that nothing can be overwritten."""
+    """Make the buckets that are missing."""
     import boto3
 
     secret = credentials.read(settings.home)
@@ -205,12 +203,7 @@ def create_buckets(settings: Settings) -> None:
         aws_secret_access_key=secret.secret_key,
         region_name="us-east-1",
     )
-    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-    for name in BUCKETS:
-        if name not in there:
-            client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=name in LOCKED)
-    for name in VERSIONED:
-        client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    make_buckets(client)
 
 
 def _default_signals() -> None:

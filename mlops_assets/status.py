@@ -12,9 +12,11 @@ from mlops_assets.stack import Stack
 
 
 def show(console: Console | None = None) -> bool:
-    """Print the state of the stack and of every model; returns whether all is well."""
+    """Print the state of this machine's stack, if that is where releases run, and of every model; returns whether all is well."""
     console = console or Console()
     settings = Settings.from_environment()
+    if settings.target == "kubernetes":
+        return show_models(local_platform(settings), console)
     services = Stack(settings).status()
     table = Table("service", "state", "pid", "address")
     for service in services:

@@ -171,6 +171,8 @@ class App:
         log = self._replica.require_ready().log
         if loading := self._replica.metrics.workers.loading:
             raise NotReady(f"the model is being loaded by {loading} more workers")
+        if self._replica.is_leaving:
+            raise NotReady("it is about to end")
         trouble = log.trouble
         if trouble is None:
             return Response(200, b'{"status":"ready","ready":true}')

@@ -20,6 +20,7 @@ from mlops_assets.adapters.online_layout import read_version
 from mlops_assets.adapters.prediction_log import ENTITY_PREFIX, REQUEST_PREFIX, Answer, LoggedInput
 from mlops_assets.core.errors import BadData, DigestMismatch, MlopsError, NotReady, SpecError
 from mlops_assets.core.feature_views import View
+from mlops_assets.core.serving_spec import leaving_file
 from mlops_assets.core.signature import Signature
 from mlops_assets.ports import ObjectStore
 from serving import model_file, oip, openapi, runtime
@@ -81,13 +82,20 @@ class Replica:
         self._objects = objects
         self._loaded: Loaded | None = None
         self._reason = "the model is being loaded"
+        self._leaving = configuration.home / leaving_file(configuration.model, configuration.release)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
         self._publisher = threading.Thread(target=self._publish, name="publish-load", daemon=True)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether whoever runs it is about to end it: it answers, but is not ready, so that gateways ask others before it is gone."""
+        return self._leaving.exists()
+
     def start(self) -> None:
         """Begin to load the model; harmless if that was done."""
         if self._thread.ident is None:
+            self._leaving.unlink(missing_ok=True)  # of the container before this one
             self._thread.start()
             self._publisher.start()
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_assets.adapters.local import local_platform
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.settings import Settings
 
@@ -23,3 +24,24 @@ def test_a_base_port_that_cannot_be_is_refused_with_one_that_can(monkeypatch: py
     monkeypatch.setenv("MLOPS_BASE_PORT", port)
     with pytest.raises(MlopsError, match="MLOPS_BASE_PORT: got .*, expected a port from 1024 to 54999, e.g. 14000"):
         Settings.from_environment()
+
+
+def test_releases_run_on_this_machine_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(tmp_path)
+    monkeypatch.delenv("MLOPS_TARGET", raising=False)
+    assert settings.target == "processes"
+    monkeypatch.setenv("MLOPS_TARGET", "k8s")
+    with pytest.raises(MlopsError, match="MLOPS_TARGET: got 'k8s', expected processes or kubernetes"):
+        _ = settings.target
+
+
+def test_on_a_cluster_the_platform_has_its_deployments_and_gateways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = {"MLOPS_TARGET": "kubernetes", "MLOPS_SERVING_IMAGE": "serving:1", "MLOPS_S3_URL": "http://s3:8333"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLOPS_GATEWAYS", "10.0.0.1:9902, 10.0.0.2:9902,")
+    settings = Settings(tmp_path)
+    assert settings.gateways == ("10.0.0.1:9902", "10.0.0.2:9902")
+    platform = local_platform(settings)
+    assert type(platform.deployments).__name__ == "KubernetesDeployments"
+    assert platform.gateway.follows_policies

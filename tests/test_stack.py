@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from mlops_assets import credentials
+from mlops_assets.adapters.buckets import BUCKETS
 from mlops_assets.core.errors import MlopsError, NotReady
 from mlops_assets.settings import HOST, Settings
-from mlops_assets.stack import BUCKETS, Stack
+from mlops_assets.stack import Stack
 from mlops_assets.stack_processes import left_behind
 from tests.servers import alive, ask, free_base_port
 

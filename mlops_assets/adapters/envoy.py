@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlops_assets.adapters.envoy_admin import Applied, EnvoyAdmin
-from mlops_assets.adapters.envoy_config import bootstrap, cluster_name, clusters, route_digest, routes
+from mlops_assets.adapters.envoy_config import HOST, bootstrap, cluster_name, clusters, route_digest, routes
 from mlops_assets.adapters.envoy_state import Entry, read_state, replace_file, write_state
 from mlops_assets.core.errors import NotReady, Unavailable
 from mlops_assets.core.evidence import GatewaySample
@@ -23,14 +23,14 @@ __all__ = ["EnvoyGateway", "bootstrap", "prepare"]
 _POLL_SECONDS = 0.004
 
 
-def prepare(directory: Path, port: int, admin_port: int) -> Path:
+def prepare(directory: Path, port: int, admin_port: int, host: str = HOST) -> Path:
     """Write what Envoy needs to start, and return the path of its bootstrap. Routes that are there are kept."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, empty in (("cds.json", clusters(())), ("rds.json", routes(()))):
         if not (directory / name).exists():
             replace_file(directory / name, empty)
     target = directory / "bootstrap.json"
-    replace_file(target, bootstrap(directory, port, admin_port))
+    replace_file(target, bootstrap(directory, port, admin_port, host))
     return target
 
 
@@ -43,6 +43,8 @@ class EnvoyGateway:
         healthy_within: seconds that a release has to become healthy before a route to it is refused.
         applied_within: seconds that a gateway has to follow a new route.
     """
+
+    follows_policies = False
 
     def __init__(self, directory: Path, admins: Mapping[str, str], healthy_within: float = 10.0, applied_within: float = 5.0) -> None:
         self._directory = directory

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from mlops_assets.adapters.envoy_config import METADATA
+from mlops_assets.adapters.envoy_config import METADATA, SCRAPED
 from mlops_assets.adapters.plain_http import NoAnswer, ask
 from mlops_assets.core.errors import Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
@@ -77,6 +77,10 @@ class EnvoyAdmin:
                 traffic.setdefault(release, {})[_COUNTERS[counter]] = entry["value"]
         return GatewaySample(self.name, self._epoch(), {release: Traffic(**counts) for release, counts in traffic.items()})
 
+    def metrics(self) -> bytes:
+        """What Envoy has counted of all releases, as Prometheus wants it."""
+        return self._answered(f"/stats/prometheus?filter={quote(SCRAPED, safe='')}")
+
     def _epoch(self) -> str:
         # The uptime is rounded and so jitters; the moment at which the bootstrap was read is fixed for the life of the process.
         for config in self._get("/config_dump?mask=last_updated").get("configs", []):
@@ -85,6 +89,9 @@ class EnvoyAdmin:
         raise Unavailable(f"gateway {self.name} at {self._netloc} does not say when it started: is this Envoy's admin address?")
 
     def _get(self, path: str) -> Any:
+        return json.loads(self._answered(path))
+
+    def _answered(self, path: str) -> bytes:
         try:
             answer = ask(self._netloc, "GET", path, self._timeout)
         except NoAnswer as error:
@@ -93,7 +100,7 @@ class EnvoyAdmin:
         if answer.status != 200:
             got = f"{answer.status} {answer.beginning(200)!r}"
             raise Unavailable(f"gateway {self.name}: GET {path} got {got}, expected 200: is this Envoy's admin address?")
-        return json.loads(answer.body)
+        return answer.body
 
 
 def _addresses(host: Mapping[str, Any]) -> Collection[str]:

@@ -30,19 +30,20 @@ def cluster_name(model: str, release: str) -> str:
     return f"{model}.{release}"
 
 
-def bootstrap(directory: Path, port: int, admin_port: int) -> str:
-    """Envoy's bootstrap as JSON: one listener on loopback, clusters and routes from files in ``directory``.
+def bootstrap(directory: Path, port: int, admin_port: int, host: str = HOST) -> str:
+    """Envoy's bootstrap as JSON: one listener, clusters and routes from files in ``directory``. Its own interface is on loopback always.
 
     Args:
         directory: where ``cds.json`` and ``rds.json`` lie; both must exist when Envoy starts.
         port: of the gateway.
         admin_port: of Envoy's own interface.
+        host: the address that the gateway listens on.
     """
     document = {
         "node": {"id": "mlops", "cluster": "mlops"},
         "admin": {"address": _address(HOST, admin_port)},
         "dynamic_resources": {"cds_config": _file(directory, "cds.json")},
-        "static_resources": {"listeners": [_listener(directory, port)]},
+        "static_resources": {"listeners": [_listener(directory, host, port)]},
         # Histograms are merged at each flush; the default of 5 s would let latency lag behind the counters.
         "stats_flush_interval": "1s",
         "stats_config": {
@@ -97,7 +98,7 @@ def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _listener(directory: Path, port: int) -> dict[str, Any]:
+def _listener(directory: Path, host: str, port: int) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
@@ -113,7 +114,7 @@ def _listener(directory: Path, port: int) -> dict[str, Any]:
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}],
     }
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
-    return {"name": "gateway", "address": _address(HOST, port), "filter_chains": [chain]}
+    return {"name": "gateway", "address": _address(host, port), "filter_chains": [chain]}
 
 
 def _cluster(name: str, address: str) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _cluster(name: str, address: str) -> dict[str, Any]:
     return {
         "@type": f"{_TYPE}config.cluster.v3.Cluster",
         "name": name,
-        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        **({"type": "STATIC"} if _is_ip(host) else _BY_NAME),
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "health_checks": [_HEALTH_CHECK],
@@ -131,6 +132,17 @@ def _cluster(name: str, address: str) -> dict[str, Any]:
         },
     }
 
+
+_BY_NAME: Mapping[str, Any] = {
+    # A name stands for all pods of a release, each with its own address and health.
+    "type": "STRICT_DNS",
+    "dns_lookup_family": "V4_PREFERRED",
+    "dns_refresh_rate": "1s",
+    "common_lb_config": {
+        # While the first of three pods is ready, two thirds are not: that is no reason to ask those as well. That all are, is one.
+        "healthy_panic_threshold": {"value": 1}
+    },
+}
 
 _HEALTH_CHECK: Mapping[str, Any] = {
     "timeout": "0.5s",
@@ -186,8 +198,28 @@ def _actions(route: Route) -> list[dict[str, Any]]:
 def _named_release(route: Route, release: str) -> dict[str, Any]:
     """Who names a release that takes part in production is answered by it, and not by the one that his unit falls to."""
     match = {"path_separated_prefix": f"/v2/models/{route.model}/versions/{release}"}
-    action = {"cluster": cluster_name(route.model, release), "timeout": REQUEST_TIMEOUT, "host_rewrite_literal": route.model}
+    action = {
+        "cluster": cluster_name(route.model, release),
+        "timeout": REQUEST_TIMEOUT,
+        "host_rewrite_literal": route.model,
+        "retry_policy": _RETRY,
+    }
     return {"match": match, "route": action}
+
+
+_RETRY: Mapping[str, Any] = {
+    # Only what has not reached a release: a pod that is gone, or a connection that it was just closing. What a release got is not asked
+    # of the next one: a request that ends a process would end them all.
+    "retry_on": "connect-failure,reset-before-request",
+    "num_retries": 2,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {"@type": f"{_TYPE}extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+        }
+    ],
+    "host_selection_retry_max_attempts": 3,
+}
 
 
 def _forward(route: Route) -> dict[str, Any]:
@@ -198,6 +230,7 @@ def _forward(route: Route) -> dict[str, Any]:
             {"header": {"header_name": "x-request-id"}},
         ],
         "timeout": REQUEST_TIMEOUT,
+        "retry_policy": _RETRY,
         # A copy is known by the suffix -shadow that Envoy appends to the host: callers must not be able to send it themselves.
         "host_rewrite_literal": route.model,
     }

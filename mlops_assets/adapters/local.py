@@ -1,4 +1,4 @@
-"""All adapters of the stack on this machine, together."""
+"""All adapters of the stack on this machine, together; releases and gateways may be a cluster's (``MLOPS_TARGET=kubernetes``)."""
 
 import os
 import sys
@@ -6,13 +6,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlops_assets import credentials
 from mlops_assets.core.pii import KEY_VARIABLE
-from mlops_assets.ports import FeatureStore, NoPager, Platform
+from mlops_assets.ports import Deployments, FeatureStore, Gateway, NoPager, Platform
 from mlops_assets.settings import Settings
 
 FEATURE_REPO = Path(__file__).resolve().parents[2] / "feature_repo"
+
+_TOLD = ("AWS_DEFAULT_REGION", "MLOPS_REPLAY", "MLOPS_LOG_ROTATE_SECONDS", "MLOPS_LOG_MAX_BYTES")
+"""What pods are told as this process was; the processes of this machine are by supervisord, whose environment they have."""
 
 
 def wall_clock() -> datetime:
@@ -32,18 +36,21 @@ class _Later:
 
 
 def local_platform(settings: Settings | None = None) -> Platform:
-    """The adapters of the stack that ``mlops up`` starts on this machine. Nothing is connected before it is used."""
+    """The adapters of the stack that ``mlops up`` starts on this machine, or of whatever systems the environment names instead.
+
+    Nothing is connected before it is used.
+    """
     from mlops_assets.adapters.alertmanager import AlertmanagerPager
-    from mlops_assets.adapters.envoy import EnvoyGateway
     from mlops_assets.adapters.mlflow import MlflowRegistry
     from mlops_assets.adapters.prediction_log import S3PredictionLog
-    from mlops_assets.adapters.processes import SupervisedDeployments
     from mlops_assets.adapters.s3 import S3ObjectStore, S3PolicyStore
 
     settings = settings or Settings.from_environment()
     # The stack's own S3 knows only the stack's own key, whatever AWS identity the caller has.
     secret = credentials.read(settings.home) if settings.has_own_s3 else None
     objects = S3ObjectStore(settings.s3_url, secret)
+
+    deployments, gateway = (_cluster if settings.target == "kubernetes" else _machine)(settings)
 
     def features() -> FeatureStore:
         from mlops_assets.adapters.feast import FeastFeatureStore
@@ -56,10 +63,39 @@ def local_platform(settings: Settings | None = None) -> Platform:
         policies=S3PolicyStore(settings.s3_url, secret),
         registry=MlflowRegistry(settings.mlflow_url),
         features=_Later(features),
-        deployments=SupervisedDeployments(settings, [sys.executable, "-m", "serving", "--port", "{port}"]),
-        gateway=EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"}),
+        deployments=deployments,
+        gateway=gateway,
         predictions=S3PredictionLog(objects),
         pace=settings.pace,
         pager=AlertmanagerPager(settings.alertmanager_url) if settings.alertmanager_url else NoPager(),
         pii_key=os.environ.get(KEY_VARIABLE, ""),
     )
+
+
+def _machine(settings: Settings) -> tuple[Deployments, Gateway]:
+    """Processes behind one Envoy, all of this machine."""
+    from mlops_assets.adapters.envoy import EnvoyGateway
+    from mlops_assets.adapters.processes import SupervisedDeployments
+
+    deployments = SupervisedDeployments(settings, [sys.executable, "-m", "serving", "--port", "{port}"])
+    return deployments, EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"})
+
+
+def _cluster(settings: Settings) -> tuple[Deployments, Gateway]:
+    """Pods behind the Envoys of a cluster. The cluster is not asked before it is needed: a rollback to a warm release does without."""
+    from mlops_assets.adapters.gateway_sidecars import SidecarGateway
+    from mlops_assets.adapters.kubernetes import KubernetesDeployments
+    from mlops_assets.adapters.kubernetes_api import KubernetesApi
+    from mlops_assets.adapters.kubernetes_manifests import Target
+
+    target = Target(
+        settings.namespace,
+        settings.serving_image,
+        settings.s3_url,
+        secret=os.environ.get("MLOPS_SERVING_SECRET", Target.secret),
+        online_port=urlsplit(settings.online_url).port or Target.online_port,
+        domain=settings.cluster_domain,
+        environment={name: value for name in _TOLD if (value := os.environ.get(name))},
+    )
+    gateway = SidecarGateway(settings.gateways, os.environ.get("MLOPS_GATEWAY_TOKEN", ""))
+    return KubernetesDeployments(target, KubernetesApi(settings.namespace)), gateway

@@ -42,6 +42,8 @@ class MemoryGateway:
         pii_key: what releases hash marked fields with before they log them.
     """
 
+    follows_policies = False
+
     def __init__(
         self,
         deployments: MemoryDeployments,

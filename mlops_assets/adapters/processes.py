@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.adapters.release_client import answers_ready, scores
+from mlops_assets.adapters.release_environment import release_environment
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Fault, Program, Supervisor, log_tail
 from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT, Serving
@@ -158,18 +159,7 @@ class SupervisedDeployments:
     def _write(self, model: str, release: str, digest: str, serving: Serving) -> None:
         name, port = _name(model, release), self._free_port()
         environment = {
-            "MLOPS_MODEL": model,
-            "MLOPS_RELEASE": release,
-            "MLOPS_MODEL_DIGEST": digest,
-            "MLOPS_THREADS": str(serving.threads),
-            "MLOPS_WORKERS": str(serving.workers),
-            "MLOPS_LOG_DURABILITY": serving.log_durability,
-            "MLOPS_ON_LOG_FULL": serving.on_log_full,
-            "MLOPS_TIMEOUT_SECONDS": f"{serving.timeout.total_seconds():g}",
-            "MLOPS_ONLINE_TIMEOUT_SECONDS": f"{serving.online_timeout.total_seconds():g}",
-            "MLOPS_ON_ONLINE_DOWN": serving.on_online_down,
-            # by default each of its threads may keep a heap of its own
-            "MALLOC_ARENA_MAX": "2",
+            **release_environment(model, release, digest, serving),
             "MLOPS_HOME": str(self._settings.home),
             "MLOPS_PORT": str(port),
         }

@@ -13,7 +13,7 @@ from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core.drill import Part, comes_back
 from mlops_assets.core.errors import MlopsError, NotReady
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.core.routing import Route, Share
+from mlops_assets.core.routing import Route, Share, drill_of
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Clock, Deployment, Platform, model_key
 from mlops_assets.reconcile import stop_dead
@@ -128,7 +128,7 @@ def _bring_back(platform: Platform, spec: ModelSpec, release: str, digest: str, 
 
 def _route(platform: Platform, model: str, to: Deployment | None) -> None:
     """Change the route of the drill, which is of a name that no model can have, and read back that every gateway follows it."""
-    name = f"{model}.drill"
+    name = drill_of(model)
     generation = max(platform.gateway.applied(name).values(), default=-1) + 1
     shares = (Share(to.release, 0, 100),) if to else ()
     platform.gateway.apply(Route(name, generation, shares, None, {to.release: to.endpoint} if to else {}))

@@ -12,6 +12,7 @@ from datetime import datetime
 from mlops_assets.core.policy import Mirror, Policy, release_number
 
 _PLACES, _STRIDE = 51, 31
+_DRILL = ".drill"
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,21 @@ def route(policy: Policy, endpoints: dict[str, str], now: datetime) -> Route:
     live = policy.live_releases(now)
     kept = {release: address for release, address in sorted(endpoints.items()) if release in live}
     return Route(policy.model, policy.generation, shares(policy), policy.mirror, kept)
+
+
+def drill_of(model: str) -> str:
+    """The name under which the rollback drill routes: no model can have it, so nobody asks there.
+
+    >>> drill_of("flight-delay")
+    'flight-delay.drill'
+    """
+    return f"{model}{_DRILL}"
+
+
+def drilled_by(name: str) -> str | None:
+    """The model whose drill a route's name is of; None if it is a model's own.
+
+    >>> drilled_by("flight-delay.drill"), drilled_by("flight-delay")
+    ('flight-delay', None)
+    """
+    return name.removesuffix(_DRILL) if name.endswith(_DRILL) else None

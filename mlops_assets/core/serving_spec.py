@@ -1,6 +1,7 @@
 """What ``serving`` of a model's ``defs.yaml`` says."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, get_args
 
@@ -12,6 +13,52 @@ OnOnlineDown = Literal["fill", "refuse"]
 
 GATEWAY_TIMEOUT = timedelta(seconds=10)
 """How long a gateway waits for an answer, of whichever model: what a release never answers is counted as its error then."""
+
+
+def leaving_file(model: str, release: str) -> str:
+    """The file in a release's home for as long as which it is not ready, and answers all the same: it is about to be ended.
+
+    >>> leaving_file("fraud-detector", "v12")
+    'fraud-detector.v12.leaving'
+    """
+    return f"{model}.{release}.leaving"
+
+
+_CPU = re.compile(r"[1-9]\d*m|\d+(\.\d+)?")
+_MEMORY = re.compile(r"[1-9]\d*(Ki|Mi|Gi|Ti)")
+
+
+@dataclass(frozen=True)
+class Pods:
+    """Where releases run on Kubernetes: how many pods each has, and what one of them may use. One machine's processes ignore it.
+
+    ``cpu`` and ``memory`` are what a pod asks for and ``memory_limit`` is where it ends; a pod may use what CPU nobody else wants, unless
+    ``cpu_limit`` says otherwise. There are ``replicas`` pods, and up to ``max_replicas`` while they use more than ``cpu_percent`` of what
+    CPU they ask for, or answer more than ``in_flight`` requests at once each (where the cluster offers that number).
+    """
+
+    replicas: int = 3
+    max_replicas: int = 6
+    cpu: str = "250m"
+    cpu_limit: str | None = None
+    memory: str = "256Mi"
+    memory_limit: str = "512Mi"
+    cpu_percent: int = 70
+    in_flight: int = 20
+
+    def __post_init__(self) -> None:
+        require(self.replicas >= 1, f"serving.pods.replicas: got {self.replicas}, expected at least 1")
+        require(
+            self.max_replicas >= self.replicas,
+            f"serving.pods.max_replicas: got {self.max_replicas}, expected at least the {self.replicas} of replicas",
+        )
+        require(1 <= self.cpu_percent <= 100, f"serving.pods.cpu_percent: got {self.cpu_percent}, expected 1 to 100")
+        require(self.in_flight >= 1, f"serving.pods.in_flight: got {self.in_flight}, expected at least 1")
+        for name, got in (("cpu", self.cpu), ("cpu_limit", self.cpu_limit)):
+            known = got is None or bool(_CPU.fullmatch(got) and float(got.rstrip("m")) > 0)
+            require(known, f"serving.pods.{name}: got {got!r}, expected CPUs such as '250m' or '2'")
+        for name, got in (("memory", self.memory), ("memory_limit", self.memory_limit)):
+            require(bool(_MEMORY.fullmatch(got)), f"serving.pods.{name}: got {got!r}, expected memory such as '256Mi' or '2Gi'")
 
 
 @dataclass(frozen=True)
@@ -28,6 +75,8 @@ class Serving:
 
     Features that a request leaves out are looked up in the online store, for ``online_timeout`` at most. ``on_online_down`` says what
     happens when it does not answer: its values count as missing (``fill``), or the request is refused.
+
+    ``pods`` counts on Kubernetes alone.
     """
 
     threads: int = 1
@@ -38,6 +87,7 @@ class Serving:
     on_log_full: OnLogFull = "count"
     online_timeout: timedelta = timedelta(milliseconds=50)
     on_online_down: OnOnlineDown = "fill"
+    pods: Pods = field(default_factory=Pods)
 
     def __post_init__(self) -> None:
         require(

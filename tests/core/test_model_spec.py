@@ -8,8 +8,9 @@ from mlops_assets.core.data_spec import Column, Data, Dataset, Label
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.feature_spec import Feature, Features
 from mlops_assets.core.gate_spec import Gates, Slice
-from mlops_assets.core.model_spec import Holdout, ModelSpec, Serving, Training
+from mlops_assets.core.model_spec import Holdout, ModelSpec, Training
 from mlops_assets.core.monitoring_spec import Drift, Retrain
+from mlops_assets.core.serving_spec import Pods, Serving
 
 DAY, HOUR, NOTHING = timedelta(days=1), timedelta(hours=1), timedelta(0)
 TIME, TEXT, NUMBER = Column("timestamp"), Column("string"), Column("float")
@@ -162,6 +163,14 @@ CONTRADICTIONS = [
     ),
     (lambda: Serving(log_durability="fsync"), "serving.log_durability: got 'fsync', expected write or fdatasync"),
     (lambda: Serving(on_log_full="drop"), "serving.on_log_full: got 'drop', expected refuse or count"),
+    (lambda: Pods(replicas=0), "serving.pods.replicas: got 0, expected at least 1"),
+    (lambda: Pods(replicas=4, max_replicas=2), "serving.pods.max_replicas: got 2, expected at least the 4 of replicas"),
+    (lambda: Pods(cpu="0"), "serving.pods.cpu: got '0', expected CPUs such as '250m' or '2'"),
+    (lambda: Pods(cpu_limit="2 cores"), "serving.pods.cpu_limit: got '2 cores', expected CPUs such as '250m' or '2'"),
+    (lambda: Pods(memory="256M"), "serving.pods.memory: got '256M', expected memory such as '256Mi' or '2Gi'"),
+    (lambda: Pods(memory_limit="0Mi"), "serving.pods.memory_limit: got '0Mi', expected memory such as '256Mi' or '2Gi'"),
+    (lambda: Pods(cpu_percent=0), "serving.pods.cpu_percent: got 0, expected 1 to 100"),
+    (lambda: Pods(in_flight=0), "serving.pods.in_flight: got 0, expected at least 1"),
 ]
 
 

@@ -86,6 +86,18 @@ def test_a_wrong_request_is_a_422_that_says_how_to_mend_it(world, content, heade
     assert set(response.json()["error"]) == {"field", "got", "expected", "mend"}
 
 
+def test_a_release_that_is_about_to_end_answers_and_is_not_ready_so_that_gateways_turn_to_others(world):
+    client = world.ready()
+    leaving = world.home / "tiny.v1.leaving"
+    leaving.touch()
+    told = client.get("/ready")
+    assert (told.status_code, told.json()["reason"]) == (503, "it is about to end")
+    assert client.post("/predict", json=ASKED).status_code == client.get("/health").status_code == 200
+    world.close()
+    assert world.ready().get("/ready").status_code == 200
+    assert not leaving.exists()
+
+
 def test_until_the_model_is_there_nothing_is_ready_and_it_says_why(world):
     client = world.serve()
     eventually(lambda: KEY in client.get("/ready").json()["reason"])

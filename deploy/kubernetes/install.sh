@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Install or update gateway, access and, where they are asked for, object store, online store and operator's pod on the cluster that
+# KUBECONFIG names. Again is harmless: secrets that are there are kept. `make install-kubernetes` calls it.
+#
+#   SERVING_IMAGE    the serving image (make images), as the cluster pulls it; needed
+#   PLATFORM_IMAGE   the platform's image; without it there is no operator's pod
+#   ENVOY_IMAGE      default docker.io/envoyproxy/envoy:v1.40.0
+#   SEAWEEDFS_IMAGE  default docker.io/chrislusf/seaweedfs:4.48   REDIS_IMAGE  default docker.io/library/redis:7.4
+#   S3_URL           an object store of yours; without it SeaweedFS is installed. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are its
+#   ONLINE_URL       an online store of yours; without it Redis is installed
+#   EPHEMERAL=1      for a cluster without volumes: the installed object store forgets everything when its pod ends
+#   DRY_RUN=1        print what would be applied
+set -euo pipefail
+
+: "${SERVING_IMAGE:?is not set, expected the serving image as the cluster pulls it: make images builds one}"
+# The server may be older than this; kubectl must know kustomize's components.
+minor=$(kubectl version --client --output json | sed -n 's/.*"minor": "\([0-9]*\).*/\1/p' | head -n 1)
+[ "${minor:-0}" -ge 21 ] || { echo "error: got kubectl 1.${minor:-?}, expected 1.21 or newer, whatever the server is" >&2; exit 1; }
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+namespace=mlops
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+base=$(realpath --relative-to="$work" "$here")
+
+has_secret() { kubectl --namespace "$namespace" get secret "$1" >/dev/null 2>&1; }
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# Values go in by standard input: not in a command line, which others on this machine may read.
+make_secret() { # name, then NAME=value ...
+    local name=$1 part
+    shift
+    {
+        printf 'apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\nstringData:\n' "$name" "$namespace"
+        for part in "$@"; do printf '  %s: |-\n%s\n' "${part%%=*}" "$(sed 's/^/    /' <<<"${part#*=}")"; done
+    } | kubectl apply --server-side --force-conflicts --filename - >/dev/null
+    echo "made secret $name"
+}
+
+components() {
+    [ -n "${S3_URL:-}" ] || echo seaweedfs
+    [ -n "${S3_URL:-}" ] || [ -z "${EPHEMERAL:-}" ] || echo ephemeral
+    [ -n "${ONLINE_URL:-}" ] || echo redis
+    [ -z "${PLATFORM_IMAGE:-}" ] || echo operator
+    kubectl api-versions | grep -qx policy/v1 || echo kubernetes-1.20
+}
+
+image() { # name in the manifests, reference
+    local reference=$2 tag=${2##*/}
+    case $tag in
+    *@*) printf '  - {name: %s, newName: "%s", digest: "%s"}\n' "$1" "${reference%@*}" "${reference##*@}" ;;
+    *:*) printf '  - {name: %s, newName: "%s", newTag: "%s"}\n' "$1" "${reference%:*}" "${reference##*:}" ;;
+    *) printf '  - {name: %s, newName: "%s"}\n' "$1" "$reference" ;;
+    esac
+}
+
+{
+    printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: %s\n' "$namespace"
+    printf 'resources: [%s/base]\ncomponents:\n' "$base"
+    components | sed "s|^|  - $base/|"
+    printf 'images:\n'
+    image mlops-serving "$SERVING_IMAGE"
+    image mlops-platform "${PLATFORM_IMAGE:-mlops-platform}"
+    image envoy "${ENVOY_IMAGE:-docker.io/envoyproxy/envoy:v1.40.0}"
+    image seaweedfs "${SEAWEEDFS_IMAGE:-docker.io/chrislusf/seaweedfs:4.48}"
+    image redis "${REDIS_IMAGE:-docker.io/library/redis:7.4}"
+    printf 'generatorOptions: {disableNameSuffixHash: true}\nconfigMapGenerator:\n  - name: mlops\n    literals:\n'
+    printf '      - MLOPS_S3_URL=%s\n' "${S3_URL:-http://mlops-s3.$namespace.svc.${CLUSTER_DOMAIN:-cluster.local}:8333}"
+    printf '      - AWS_DEFAULT_REGION=%s\n      - MLOPS_SERVING_IMAGE=%s\n' "${AWS_DEFAULT_REGION:-us-east-1}" "$SERVING_IMAGE"
+} >"$work/kustomization.yaml"
+
+if [ -n "${DRY_RUN:-}" ]; then
+    kubectl kustomize "$work"
+    exit
+fi
+
+kubectl apply --filename "$here/base/namespace.yaml"
+# This one is made last, so that whoever was stopped in between begins again.
+if ! has_secret mlops-serving; then
+    online=${ONLINE_URL:-}
+    if [ -z "$online" ]; then
+        password=$(random)
+        make_secret mlops-redis "REDIS_PASSWORD=$password"
+        online="redis://:$password@mlops-redis.$namespace.svc.${CLUSTER_DOMAIN:-cluster.local}:6379/0"
+    fi
+    if [ -z "${S3_URL:-}" ]; then
+        AWS_ACCESS_KEY_ID=mlops AWS_SECRET_ACCESS_KEY=$(random) gateway_key=$(random)
+        all='"Admin", "Read", "Write", "List", "Tagging"'
+        make_secret mlops-seaweedfs "s3.json={\"identities\": [
+  {\"name\": \"mlops\", \"credentials\": [{\"accessKey\": \"mlops\", \"secretKey\": \"$AWS_SECRET_ACCESS_KEY\"}], \"actions\": [$all]},
+  {\"name\": \"gateway\", \"credentials\": [{\"accessKey\": \"gateway\", \"secretKey\": \"$gateway_key\"}],
+   \"actions\": [\"Read:policies\", \"List:policies\"]}]}"
+        GATEWAY_ACCESS_KEY_ID=gateway GATEWAY_SECRET_ACCESS_KEY=$gateway_key
+    fi
+    # a gateway reads policies and nothing else: give it a key of its own by GATEWAY_ACCESS_KEY_ID and GATEWAY_SECRET_ACCESS_KEY
+    token=$(random)
+    make_secret mlops-gateway "AWS_ACCESS_KEY_ID=${GATEWAY_ACCESS_KEY_ID:-${AWS_ACCESS_KEY_ID:-}}" \
+        "AWS_SECRET_ACCESS_KEY=${GATEWAY_SECRET_ACCESS_KEY:-${AWS_SECRET_ACCESS_KEY:-}}" "MLOPS_GATEWAY_TOKEN=$token"
+    make_secret mlops-platform "MLOPS_GATEWAY_TOKEN=$token"
+    make_secret mlops-serving "AWS_ACCESS_KEY_ID=${AWS_ACCESS_KEY_ID:-}" "AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY:-}" \
+        "MLOPS_ONLINE_URL=$online" "MLOPS_PII_KEY=$(random)"
+fi
+# a Job cannot be changed, and this one may run as often as one likes
+kubectl --namespace "$namespace" delete job mlops-buckets --ignore-not-found
+kubectl apply --kustomize "$work"
+kubectl --namespace "$namespace" rollout status deployment/mlops-gateway --timeout "${TIMEOUT:-300s}"

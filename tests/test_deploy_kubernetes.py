@@ -1,0 +1,145 @@
+"""The manifests that install the gateway and what it needs."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from mlops_assets.adapters.kubernetes_api import _PLURALS
+from mlops_assets.adapters.kubernetes_manifests import ASKS_RELEASES, GATEWAY_LABELS
+from mlops_assets.settings import Settings
+
+FOLDER = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes"
+RESOURCES = [path for path in sorted(FOLDER.glob("*/*.yaml")) if path.name != "kustomization.yaml"]
+VERSIONS = ("1.30", kubernetes_validate.latest_version())
+
+
+def documents(*paths: Path) -> Iterator[dict]:
+    for path in paths or RESOURCES:
+        # as JSON has it: YAML's anchors make one object of several
+        yield from json.loads(json.dumps(list(yaml.safe_load_all(path.read_text()))))
+
+
+def find(kind: str, name: str) -> dict:
+    [found] = [one for one in documents() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def pods() -> Iterator[tuple[str, dict]]:
+    for one in documents():
+        if "template" in one.get("spec", {}):
+            yield one["metadata"]["name"], one["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", RESOURCES, ids=lambda path: path.name)
+def test_every_manifest_is_valid_to_the_letter(path, version):
+    for document in documents(path):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_every_container_is_confined_has_bounds_and_knows_secrets_by_name_only():
+    for name, pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            confined = container["securityContext"]
+            assert confined["readOnlyRootFilesystem"] is True, name
+            assert confined["allowPrivilegeEscalation"] is False, name
+            assert confined["capabilities"] == {"drop": ["ALL"]}, name
+            assert "memory" in container["resources"]["limits"], name
+            for entry in container.get("env", ()):
+                assert not ("value" in entry and re.search("SECRET|TOKEN|PASSWORD|KEY", entry["name"])), entry["name"]
+
+
+def test_only_the_operators_pod_has_a_token_of_the_api():
+    with_token = {name for name, pod in pods() if pod["automountServiceAccountToken"]}
+    assert with_token == {"mlops-operator"}
+
+
+def test_the_platform_may_do_what_its_adapter_does_and_may_not_read_secrets():
+    rules = find("Role", "mlops-platform")["rules"]
+    allowed = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert {"get", "list", "create", "patch", "delete"} <= allowed["deployments"]
+    for plural in set(_PLURALS.values()) - {"deployments"}:
+        assert {"get", "create", "patch"} <= allowed[plural], plural
+    assert "list" in allowed["pods"]
+    assert "get" in allowed["pods/log"]
+    assert not {"secrets", "pods/exec", "*"} & allowed.keys()
+
+
+def test_who_may_roll_back_may_enter_the_operators_pod_and_do_no_more():
+    rules = find("Role", "mlops-operator")["rules"]
+    assert all(rule["resourceNames"] == ["mlops-operator-0"] for rule in rules)
+    assert {resource for rule in rules for resource in rule["resources"]} == {"pods", "pods/exec"}
+
+
+def test_the_gateway_is_found_under_the_names_that_the_platform_knows():
+    gateway = find("Deployment", "mlops-gateway")
+    assert gateway["spec"]["template"]["metadata"]["labels"] == GATEWAY_LABELS
+    assert gateway["spec"]["replicas"] >= 2
+    sidecars = find("Service", "mlops-gateway-sidecars")
+    assert sidecars["spec"]["clusterIP"] == "None"
+    [port] = [entry["port"] for entry in sidecars["spec"]["ports"]]
+    assert Settings(Path()).gateways == (f"mlops-gateway-sidecars.mlops.svc.cluster.local:{port}",)
+    [inward] = [rule for rule in find("NetworkPolicy", "mlops-gateway")["spec"]["ingress"] if rule["ports"][0]["port"] == port]
+    assert {"podSelector": {"matchLabels": ASKS_RELEASES}} in inward["from"]
+    assert ASKS_RELEASES.items() <= find("StatefulSet", "mlops-operator")["spec"]["template"]["metadata"]["labels"].items()
+
+
+def rendered(old: bool = False, **told: str) -> list[dict]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl on PATH, whose kustomize renders the manifests: install it to run this test")
+    script = 'kubectl() { [ "$1" != api-versions ] && command kubectl "$@" || echo ' + ("policy/v1beta1" if old else "policy/v1") + "; }; "
+    script += f"export -f kubectl; bash {FOLDER / 'install.sh'}"
+    environment = {**os.environ, "DRY_RUN": "1", **told}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_one_command_renders_all_of_it_with_the_images_that_are_given():
+    every = rendered(SERVING_IMAGE="registry.example:5000/serving:7", PLATFORM_IMAGE=f"r.example/platform@sha256:{'a' * 64}", EPHEMERAL="1")
+    for document in every:
+        kubernetes_validate.validate(document, "1.30", strict=True)
+    containers = [one for document in every for one in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ())]
+    images = {container["name"]: container["image"] for container in containers}
+    assert images["sidecar"] == images["buckets"] == "registry.example:5000/serving:7"
+    assert images["operator"] == f"r.example/platform@sha256:{'a' * 64}"
+    assert images["envoy"].startswith("docker.io/envoyproxy/envoy:v")
+    [config] = [one["data"] for one in every if one["kind"] == "ConfigMap"]
+    assert config["MLOPS_S3_URL"] == "http://mlops-s3.mlops.svc.cluster.local:8333"
+    assert config["MLOPS_SERVING_IMAGE"] == images["sidecar"]
+    [store] = [one for one in every if one["metadata"]["name"] == "mlops-s3" and one["kind"] == "StatefulSet"]
+    assert "volumeClaimTemplates" not in store["spec"]
+
+
+def test_what_a_team_has_is_not_installed_and_an_old_cluster_gets_what_it_knows():
+    every = rendered(old=True, SERVING_IMAGE="s:1", S3_URL="https://s3.example", ONLINE_URL="redis://r.example:6379/0")
+    assert {one["metadata"]["name"] for one in every if one["kind"] in ("Deployment", "StatefulSet")} == {"mlops-gateway"}
+    assert [one["apiVersion"] for one in every if one["kind"] == "PodDisruptionBudget"] == ["policy/v1beta1"]
+    [config] = [one["data"] for one in every if one["kind"] == "ConfigMap"]
+    assert config["MLOPS_S3_URL"] == "https://s3.example"
+
+
+def test_a_kubectl_that_is_too_old_is_named_with_the_one_that_will_do(tmp_path):
+    old = tmp_path / "kubectl"
+    old.write_text("""#!/bin/sh\necho '{"clientVersion": {\n  "major": "1",\n  "minor": "20"\n}}'\n""")
+    old.chmod(0o755)
+    environment = {**os.environ, "SERVING_IMAGE": "s:1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(FOLDER / "install.sh")], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "got kubectl 1.20, expected 1.21 or newer" in done.stderr
+
+
+def test_installing_without_an_image_says_what_is_expected():
+    environment = {name: value for name, value in os.environ.items() if name != "SERVING_IMAGE"}
+    done = subprocess.run(["bash", str(FOLDER / "install.sh")], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "SERVING_IMAGE: is not set, expected the serving image" in done.stderr
