@@ -6,7 +6,7 @@ Imports are late on purpose: ``mlops rollback`` must act within a second, with D
 import getpass
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -59,13 +59,14 @@ def rules(
 
 
 @app.command()
-def migrate() -> None:
+def migrate(only: Annotated[Literal["dagster", "mlflow"] | None, typer.Option("--only", help="One of both.")] = None) -> None:
     """Bring the databases of Dagster and MLflow to what the installed versions want. Back up first, and stop both."""
+    from mlops_assets.migrate import Database
     from mlops_assets.migrate import migrate as bring_up_to_date
     from mlops_assets.settings import Settings
 
     with told():
-        bring_up_to_date(Settings.from_environment(), typer.echo)
+        bring_up_to_date(Settings.from_environment(), typer.echo, [Database(only)] if only else tuple(Database))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """``mlops migrate``: the databases of Dagster and MLflow as the installed versions want them. Run it once after an upgrade."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from enum import StrEnum
 
 from mlops_assets.core.errors import Unavailable
 from mlops_assets.settings import Settings, without_password
@@ -8,14 +9,23 @@ from mlops_assets.settings import Settings, without_password
 Progress = Callable[[str], None]
 
 
-def migrate(settings: Settings, progress: Progress) -> None:
-    """Bring both databases to the newest schema, empty ones as well. Harmless if they are.
+class Database(StrEnum):
+    """Whose database it is."""
+
+    DAGSTER = "dagster"
+    MLFLOW = "mlflow"
+
+
+def migrate(settings: Settings, progress: Progress, whose: Collection[Database] = tuple(Database)) -> None:
+    """Bring databases to the newest schema, empty ones as well. Harmless if they are.
 
     Raises:
         Unavailable: if a database does not answer, or refuses.
     """
-    _migrate_dagster(settings, progress)
-    _migrate_mlflow(settings, progress)
+    if Database.DAGSTER in whose:
+        _migrate_dagster(settings, progress)
+    if Database.MLFLOW in whose:
+        _migrate_mlflow(settings, progress)
 
 
 def _migrate_dagster(settings: Settings, progress: Progress) -> None:

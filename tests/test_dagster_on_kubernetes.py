@@ -18,6 +18,7 @@ from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_conf
 from kubernetes.client import ApiClient
 
 from mlops_assets.adapters.databases import PostgresDatabase
+from mlops_assets.adapters.kubernetes_manifests import ASKS_RELEASES
 from mlops_assets.assets import keys
 from mlops_assets.assets.release import build_release_assets
 from mlops_assets.assets.training import build_training_assets
@@ -87,6 +88,7 @@ def test_the_pod_of_a_run_passes_what_kubernetes_asks(instance: dg.DagsterInstan
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     secrets = [source["secretRef"]["name"] for source in pod["containers"][0]["envFrom"] if "secretRef" in source]
     assert secrets == ["mlops-serving", "mlops-platform"]
+    assert ASKS_RELEASES.items() <= job["spec"]["template"]["metadata"]["labels"].items()
 
 
 def rendered(context: K8sContainerContext, launcher: K8sRunLauncher) -> dict[str, Any]:
@@ -214,6 +216,7 @@ def test_chart_and_plain_file_say_the_same() -> None:
     assert launcher["envVars"] == ours["env_vars"]
     (code,) = chart["dagster-user-deployments"]["deployments"]
     assert [f"{name}={value}" for name, value in code["env"].items()] == ours["env_vars"]
+    assert code["labels"] == ASKS_RELEASES
     assert chart["serviceAccount"]["name"] == chart["global"]["serviceAccountName"] == ours["service_account_name"]
     assert snake(chart["dagsterDaemon"]["runMonitoring"]) == plain["run_monitoring"]
     assert snake({name: chart["concurrency"][name] for name in ("runs", "pools")}) == plain["concurrency"]

@@ -128,6 +128,20 @@ def test_what_a_team_has_is_not_installed_and_an_old_cluster_gets_what_it_knows(
     assert config["MLOPS_S3_URL"] == "https://s3.example"
 
 
+def test_mlflow_is_installed_on_a_database_of_yours_or_found_where_you_have_one():
+    with_it = rendered(SERVING_IMAGE="s:1", PLATFORM_IMAGE="p:1", MLOPS_MLFLOW_DATABASE_URL="postgresql+psycopg2://u:hidden@db/mlflow")
+    for document in with_it:
+        kubernetes_validate.validate(document, "1.30", strict=True)
+    assert "hidden" not in json.dumps(with_it)
+    [config] = [one["data"] for one in with_it if one["kind"] == "ConfigMap"]
+    [service] = [one for one in with_it if one["kind"] == "Service" and one["metadata"]["name"] == "mlops-mlflow"]
+    assert config["MLFLOW_TRACKING_URI"] == f"http://mlops-mlflow.mlops.svc.cluster.local:{service['spec']['ports'][0]['port']}"
+    yours = rendered(SERVING_IMAGE="s:1", PLATFORM_IMAGE="p:1", MLFLOW_URL="https://mlflow.example")
+    assert not [one for one in yours if one["metadata"]["name"] == "mlops-mlflow"]
+    [config] = [one["data"] for one in yours if one["kind"] == "ConfigMap"]
+    assert config["MLFLOW_TRACKING_URI"] == "https://mlflow.example"
+
+
 def test_a_kubectl_that_is_too_old_is_named_with_the_one_that_will_do(tmp_path):
     old = tmp_path / "kubectl"
     old.write_text("""#!/bin/sh\necho '{"clientVersion": {\n  "major": "1",\n  "minor": "20"\n}}'\n""")

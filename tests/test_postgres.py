@@ -8,7 +8,9 @@ import yaml
 from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import create_engine, inspect
+from typer.testing import CliRunner
 
+from mlops_assets.cli import app
 from mlops_assets.core.errors import MlopsError, Unavailable
 from mlops_assets.dagster_instance import instance_config
 from mlops_assets.migrate import migrate
@@ -56,6 +58,14 @@ def test_without_a_postgres_both_databases_are_files(settings: Settings) -> None
     migrate(settings, lambda _: None)
     assert (settings.home / "mlflow" / "mlflow.db").exists()
     assert list(settings.dagster_home.rglob("*.db"))
+
+
+def test_one_of_both_is_migrated_where_the_other_is_somebody_elses(settings: Settings) -> None:
+    done = CliRunner().invoke(app, ["migrate", "--only", "mlflow"], env={"MLOPS_HOME": str(settings.home)})
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "MLflow's database is as this version wants it")
+    assert "Dagster" not in done.stdout
+    assert (settings.home / "mlflow" / "mlflow.db").exists()
+    assert not settings.dagster_home.exists()
 
 
 def test_a_database_that_does_not_answer_is_named_without_its_password(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,9 @@
 #   SEAWEEDFS_IMAGE  default docker.io/chrislusf/seaweedfs:4.48   REDIS_IMAGE  default docker.io/library/redis:7.4
 #   S3_URL           an object store of yours; without it SeaweedFS is installed. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are its
 #   ONLINE_URL       an online store of yours; without it Redis is installed
+#   MLFLOW_URL       an MLflow of yours. With MLOPS_MLFLOW_DATABASE_URL (postgresql+psycopg2://...) instead, and PLATFORM_IMAGE, one is installed
+#   MLOPS_DAGSTER_DATABASE_URL   Dagster's Postgres, kept in the Secret mlops-platform for deploy/dagster
+#   CLUSTER_DOMAIN   default cluster.local
 #   EPHEMERAL=1      for a cluster without volumes: the installed object store forgets everything when its pod ends
 #   DRY_RUN=1        print what would be applied
 set -euo pipefail
@@ -18,6 +21,12 @@ minor=$(kubectl version --client --output json | sed -n 's/.*"minor": "\([0-9]*\
 [ "${minor:-0}" -ge 21 ] || { echo "error: got kubectl 1.${minor:-?}, expected 1.21 or newer, whatever the server is" >&2; exit 1; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 namespace=mlops
+domain=${CLUSTER_DOMAIN:-cluster.local}
+installs_mlflow() { [ -z "${MLFLOW_URL:-}" ] && [ -n "${MLOPS_MLFLOW_DATABASE_URL:-}" ]; }
+if installs_mlflow && [ -z "${PLATFORM_IMAGE:-}" ]; then
+    echo "error: got MLOPS_MLFLOW_DATABASE_URL without PLATFORM_IMAGE, whose MLflow is to run: make images builds one" >&2
+    exit 1
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 base=$(realpath --relative-to="$work" "$here")
@@ -36,11 +45,22 @@ make_secret() { # name, then NAME=value ...
     echo "made secret $name"
 }
 
+# What is not given stays as it is.
+add_to_secret() { # name, then NAME=value ...
+    local name=$1 part
+    shift
+    {
+        printf 'stringData:\n'
+        for part in "$@"; do [ -z "${part#*=}" ] || printf '  %s: |-\n    %s\n' "${part%%=*}" "${part#*=}"; done
+    } | kubectl --namespace "$namespace" patch secret "$name" --type merge --patch-file /dev/stdin
+}
+
 components() {
     [ -n "${S3_URL:-}" ] || echo seaweedfs
     [ -n "${S3_URL:-}" ] || [ -z "${EPHEMERAL:-}" ] || echo ephemeral
     [ -n "${ONLINE_URL:-}" ] || echo redis
     [ -z "${PLATFORM_IMAGE:-}" ] || echo operator
+    ! installs_mlflow || echo mlflow
     kubectl api-versions | grep -qx policy/v1 || echo kubernetes-1.20
 }
 
@@ -64,8 +84,11 @@ image() { # name in the manifests, reference
     image seaweedfs "${SEAWEEDFS_IMAGE:-docker.io/chrislusf/seaweedfs:4.48}"
     image redis "${REDIS_IMAGE:-docker.io/library/redis:7.4}"
     printf 'generatorOptions: {disableNameSuffixHash: true}\nconfigMapGenerator:\n  - name: mlops\n    literals:\n'
-    printf '      - MLOPS_S3_URL=%s\n' "${S3_URL:-http://mlops-s3.$namespace.svc.${CLUSTER_DOMAIN:-cluster.local}:8333}"
+    printf '      - MLOPS_S3_URL=%s\n' "${S3_URL:-http://mlops-s3.$namespace.svc.$domain:8333}"
     printf '      - AWS_DEFAULT_REGION=%s\n      - MLOPS_SERVING_IMAGE=%s\n' "${AWS_DEFAULT_REGION:-us-east-1}" "$SERVING_IMAGE"
+    printf '      - MLOPS_CLUSTER_DOMAIN=%s\n' "$domain"
+    ! installs_mlflow || printf '      - MLFLOW_TRACKING_URI=http://mlops-mlflow.%s.svc.%s:5000\n' "$namespace" "$domain"
+    [ -z "${MLFLOW_URL:-}" ] || printf '      - MLFLOW_TRACKING_URI=%s\n' "$MLFLOW_URL"
 } >"$work/kustomization.yaml"
 
 if [ -n "${DRY_RUN:-}" ]; then
@@ -80,7 +103,7 @@ if ! has_secret mlops-serving; then
     if [ -z "$online" ]; then
         password=$(random)
         make_secret mlops-redis "REDIS_PASSWORD=$password"
-        online="redis://:$password@mlops-redis.$namespace.svc.${CLUSTER_DOMAIN:-cluster.local}:6379/0"
+        online="redis://:$password@mlops-redis.$namespace.svc.$domain:6379/0"
     fi
     if [ -z "${S3_URL:-}" ]; then
         AWS_ACCESS_KEY_ID=mlops AWS_SECRET_ACCESS_KEY=$(random) gateway_key=$(random)
@@ -98,6 +121,10 @@ if ! has_secret mlops-serving; then
     make_secret mlops-platform "MLOPS_GATEWAY_TOKEN=$token"
     make_secret mlops-serving "AWS_ACCESS_KEY_ID=${AWS_ACCESS_KEY_ID:-}" "AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY:-}" \
         "MLOPS_ONLINE_URL=$online" "MLOPS_PII_KEY=$(random)"
+fi
+if [ -n "${MLOPS_MLFLOW_DATABASE_URL:-}${MLOPS_DAGSTER_DATABASE_URL:-}" ]; then
+    add_to_secret mlops-platform "MLOPS_MLFLOW_DATABASE_URL=${MLOPS_MLFLOW_DATABASE_URL:-}" \
+        "MLOPS_DAGSTER_DATABASE_URL=${MLOPS_DAGSTER_DATABASE_URL:-}"
 fi
 # a Job cannot be changed, and this one may run as often as one likes
 kubectl --namespace "$namespace" delete job mlops-buckets --ignore-not-found
