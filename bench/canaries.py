@@ -11,7 +11,7 @@ import yaml
 
 from mlops_assets.adapters.memory_gateway import MemoryGateway
 from mlops_assets.components.attributes import ModelAttributes, build
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Guardrails
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
@@ -66,13 +66,13 @@ def in_canary(spec: ModelSpec, now: datetime) -> Policy:
     """The policy of a model whose challenger has entered canary-5, by the ten changes that lead there."""
     policy = Policy(spec.name)
     for release, digest in DIGESTS.items():
-        policy = policies.register(policy, release, digest, _AUTHOR, now)
-        policy = policies.stage(policy, release, _AUTHOR, now)
-        policy = policies.accept(policy, release, _AUTHOR, now)
-        policy = policies.begin(policy, release, spec.canary.steps[0], _AUTHOR, now)
+        policy = policy_changes.register(policy, release, digest, _AUTHOR, now)
+        policy = policy_changes.stage(policy, release, _AUTHOR, now)
+        policy = policy_changes.accept(policy, release, _AUTHOR, now)
+        policy = policy_changes.begin(policy, release, spec.canary.steps[0], _AUTHOR, now)
         if release == CHAMPION:
-            policy = policies.promote(policy, _AUTHOR, now, timedelta())
-    return policies.advance(policy, STEP, spec.canary.steps[STEP], _AUTHOR, now)
+            policy = policy_changes.promote(policy, _AUTHOR, now, timedelta())
+    return policy_changes.advance(policy, STEP, spec.canary.steps[STEP], _AUTHOR, now)
 
 
 def traffic(now: datetime) -> pd.DataFrame:
@@ -90,4 +90,4 @@ def send(gateway: MemoryGateway, specs: Sequence[ModelSpec], now: datetime) -> N
 
 def aborted(policy: Policy, now: datetime) -> Policy:
     """The policy after its canary was given up."""
-    return policies.abort(policy, _AUTHOR, now)
+    return policy_changes.abort(policy, _AUTHOR, now)

@@ -18,6 +18,7 @@ from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.adapters.databases import DUMP, Database, PostgresDatabase
 from mlops_assets.adapters.s3 import policy_key
 from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import BadData, IllegalChange, NotFound
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import Platform, model_key
@@ -147,7 +148,7 @@ def restore(
     kept = sorted((folder / POLICIES).glob("*.json"))
     for path in kept:
         policy = decode(Policy, path.read_bytes(), str(path))
-        restored = policies.restore(policy, max(stored.get(policy.model, 0), followed(policy.model)), author, platform.clock())
+        restored = policy_changes.restore(policy, max(stored.get(policy.model, 0), followed(policy.model)), author, platform.clock())
         platform.policies.write(restored, stored.get(policy.model, 0))
     for model in stored.keys() - {path.stem for path in kept}:
         platform.objects.delete(policy_key(model))

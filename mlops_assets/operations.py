@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import IllegalChange, NotFound, Unavailable
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
@@ -23,15 +24,15 @@ class Operator:
 
     def rollback(self, to: str | None = None) -> Policy:
         """Send the traffic back to ``to``, by default the champion before this one."""
-        return self._act(lambda policy: policies.rollback(policy, self.author, self.platform.clock(), to))
+        return self._act(lambda policy: policy_changes.rollback(policy, self.author, self.platform.clock(), to))
 
     def abort(self) -> Policy:
         """End the canary under way; all traffic is the champion's."""
-        return self._act(lambda policy: policies.abort(policy, self.author, self.platform.clock()))
+        return self._act(lambda policy: policy_changes.abort(policy, self.author, self.platform.clock()))
 
     def restart(self, release: str) -> Policy:
         """Let an aborted release wait for its canary again."""
-        return self._act(lambda policy: policies.restart(policy, release, self.author, self.platform.clock()))
+        return self._act(lambda policy: policy_changes.restart(policy, release, self.author, self.platform.clock()))
 
     def promote(self, spec: ModelSpec) -> Policy:
         """Make the challenger champion, whatever its canary says; its quality gate must have passed."""
@@ -44,19 +45,19 @@ class Operator:
 
     def pause(self) -> Policy:
         """Keep the canary at its step."""
-        return self._act(lambda policy: policies.pause(policy, self.author, self.platform.clock()))
+        return self._act(lambda policy: policy_changes.pause(policy, self.author, self.platform.clock()))
 
     def resume(self) -> Policy:
         """Let a paused canary go on, or approve the step that asks for a person."""
-        return self._act(lambda policy: policies.resume(policy, self.author, self.platform.clock()))
+        return self._act(lambda policy: policy_changes.resume(policy, self.author, self.platform.clock()))
 
     def retire(self) -> Policy:
         """Take the whole model out of use; its history stays."""
-        return self._act(lambda policy: policies.retire(policy, self.author, self.platform.clock()))
+        return self._act(lambda policy: policy_changes.retire(policy, self.author, self.platform.clock()))
 
     def reinstate(self) -> Policy:
         """Bring a retired model back to where it was."""
-        return self._act(lambda policy: policies.reinstate(policy, self.author, self.platform.clock()))
+        return self._act(lambda policy: policy_changes.reinstate(policy, self.author, self.platform.clock()))
 
     def _act(self, apply: Callable[[Policy], Policy]) -> Policy:
         ran = self.platform.policies.read(self.model).live_releases(self.platform.clock())

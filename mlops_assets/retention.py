@@ -9,7 +9,8 @@ from mlops_assets.adapters import hours, prediction_log
 from mlops_assets.changes import change
 from mlops_assets.core.errors import BadData, MlopsError, NotFound
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.core.policy import Author, Policy, forget, needed
+from mlops_assets.core.policy import Author, Policy, needed
+from mlops_assets.core.policy_changes import forget
 from mlops_assets.core.retention import Item, evidence_needed, log_needed_since, past, past_releases
 from mlops_assets.objectives import history_key
 from mlops_assets.ports import ObjectInfo, Platform

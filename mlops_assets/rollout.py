@@ -7,7 +7,7 @@ from typing import Any
 
 from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.changes import change_at
-from mlops_assets.core import evidence
+from mlops_assets.core import evidence, policy_changes
 from mlops_assets.core import policy as policies
 from mlops_assets.core.canary import Decision, Move, decide, plan_steps
 from mlops_assets.core.canary_spec import Canary
@@ -155,8 +155,8 @@ def begin_canary(platform: Platform, spec: ModelSpec, release: str, policy: Poli
     first, now = plan_steps(plan_of(platform, spec), policy)[0], platform.clock()
 
     def begun(present: Policy) -> Policy:
-        waiting = policies.restart(present, release, author, now) if again and present.candidate(release) is None else present
-        return policies.begin(waiting, release, first, author, now)
+        waiting = policy_changes.restart(present, release, author, now) if again and present.candidate(release) is None else present
+        return policy_changes.begin(waiting, release, first, author, now)
 
     changed = change_at(platform, spec.name, policy.generation, begun)
     reconcile(platform, spec.name, spec.serving)
@@ -171,7 +171,7 @@ def advance_canary(platform: Platform, spec: ModelSpec, policy: Policy, decision
     now = platform.clock()
     kept = keep_evidence(platform, spec, policy, seen, decision)
     signed = Author(author.who, decision.reason, author.run_id, kept)
-    changed = change_at(platform, spec.name, policy.generation, lambda p: policies.advance(p, index, step, signed, now))
+    changed = change_at(platform, spec.name, policy.generation, lambda p: policy_changes.advance(p, index, step, signed, now))
     reconcile(platform, spec.name, spec.serving)
     return changed
 
@@ -194,7 +194,7 @@ def promote(platform: Platform, spec: ModelSpec, release: str, policy: Policy, a
     kept = keep_evidence(platform, spec, policy, seen, decision)
     signed = Author(author.who, author.why if forced else decision.reason, author.run_id, kept)
     warm_for = plan_of(platform, spec).warm_for
-    changed = change_at(platform, spec.name, policy.generation, lambda p: policies.promote(p, signed, now, warm_for))
+    changed = change_at(platform, spec.name, policy.generation, lambda p: policy_changes.promote(p, signed, now, warm_for))
     converge_traffic(platform, spec.name, spec.serving)
     return decision, changed
 
@@ -205,9 +205,9 @@ def leave(platform: Platform, spec: ModelSpec, release: str, policy: Policy, aut
     if policy.challenger is not None and policy.challenger.release == release:
         decision, seen = decide_now(platform, spec, policy)
         author = Author(author.who, author.why, author.run_id, keep_evidence(platform, spec, policy, seen, decision))
-        changed = change_at(platform, spec.name, policy.generation, lambda p: policies.abort(p, author, now))
+        changed = change_at(platform, spec.name, policy.generation, lambda p: policy_changes.abort(p, author, now))
     else:
-        changed = change_at(platform, spec.name, policy.generation, lambda p: policies.rollback(p, author, now, to))
+        changed = change_at(platform, spec.name, policy.generation, lambda p: policy_changes.rollback(p, author, now, to))
     converge_traffic(platform, spec.name, spec.serving)
     return changed
 

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from mlops_assets.adapters.databases import PostgresDatabase, SqliteFiles
 from mlops_assets.adapters.local import local_platform, wall_clock
 from mlops_assets.backup import MANIFEST, Manifest, back_up, read, restore
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import BadData, IllegalChange
 from mlops_assets.core.policy import Author, Policy
@@ -39,9 +39,9 @@ def promote(platform: Platform, release: str) -> None:
     data = release.encode()
     platform.objects.create(model_key(MODEL, release), data)
     policy, now = platform.policies.read(MODEL), platform.clock()
-    changed = policies.register(policy, release, hashlib.sha256(data).hexdigest(), ADA, now)
-    changed = policies.accept(policies.stage(changed, release, ADA, now), release, ADA, now)
-    changed = policies.promote(policies.begin(changed, release, Step("first", HOUR, weight=5), ADA, now), ADA, now, HOUR)
+    changed = policy_changes.register(policy, release, hashlib.sha256(data).hexdigest(), ADA, now)
+    changed = policy_changes.accept(policy_changes.stage(changed, release, ADA, now), release, ADA, now)
+    changed = policy_changes.promote(policy_changes.begin(changed, release, Step("first", HOUR, weight=5), ADA, now), ADA, now, HOUR)
     platform.policies.write(changed, policy.generation)
 
 

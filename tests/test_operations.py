@@ -14,7 +14,7 @@ from mlops_assets.adapters.memory import (
     MemoryPredictionLog,
     MemoryRegistry,
 )
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import Unavailable
 from mlops_assets.core.policy import Author, Policy
@@ -48,10 +48,10 @@ def platform(gateway: type[MemoryGateway], now: datetime = NOW) -> Platform:
     log, store = MemoryPredictionLog(), MemoryPolicyStore()
     policy = Policy("m")
     for release in ("v1", "v2"):
-        policy = policies.register(policy, release, "d" * 64, ADA, NOW)
-        policy = policies.accept(policies.stage(policy, release, ADA, NOW), release, ADA, NOW)
-        policy = policies.begin(policy, release, Step("all", timedelta(minutes=1), 50), ADA, NOW)
-        policy = policies.promote(policy, ADA, NOW, timedelta(days=1))
+        policy = policy_changes.register(policy, release, "d" * 64, ADA, NOW)
+        policy = policy_changes.accept(policy_changes.stage(policy, release, ADA, NOW), release, ADA, NOW)
+        policy = policy_changes.begin(policy, release, Step("all", timedelta(minutes=1), 50), ADA, NOW)
+        policy = policy_changes.promote(policy, ADA, NOW, timedelta(days=1))
     store.write(policy, 0)
     made = gateway(deployments, log, lambda: now)
     return Platform(lambda: now, MemoryObjectStore(), store, MemoryRegistry(), None, deployments, made, log)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from mlops_assets.adapters.local import local_platform
 from mlops_assets.adapters.memory_deployments import MemoryDeployments, onnx_predictors
 from mlops_assets.adapters.memory_gateway import MemoryGateway
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.evidence import Observation
 from mlops_assets.core.policy import Author
 from mlops_assets.core.routing import route
@@ -129,7 +129,7 @@ def test_a_canary_under_way_counts_its_step_anew(platform: Platform) -> None:
 
 def test_the_operator_acts_on_it_as_before(platform: Platform) -> None:
     policy = platform.policies.read(MODEL)
-    rolled_back = policies.rollback(policy, ADA, platform.clock())
+    rolled_back = policy_changes.rollback(policy, ADA, platform.clock())
     platform.policies.write(rolled_back, policy.generation)
     assert platform.policies.read(MODEL) == rolled_back
     assert (rolled_back.champion, rolled_back.weights) == ("v1", {"v1": 100})

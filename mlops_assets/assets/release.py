@@ -11,6 +11,7 @@ from mlops_assets.assets.smoke import smoke_test_of
 from mlops_assets.assets.verdicts import check_result, figures
 from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary import Decision, Move
 from mlops_assets.core.errors import NotReady
 from mlops_assets.core.model_spec import ModelSpec
@@ -82,7 +83,7 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         if result.outcome is not Outcome.PASS and policy.candidate(release):
             why = "quality gate: " + "; ".join(verdict.reason for verdict in result.verdicts if not verdict.passed)
             author = Author("evaluation", why, context.run.run_id, evidence)
-            change(platform, spec.name, lambda p: policies.refuse(p, release, author, platform.clock()))
+            change(platform, spec.name, lambda p: policy_changes.refuse(p, release, author, platform.clock()))
         return dg.MaterializeResult(
             metadata=figures(result.verdicts)
             | {"certificate": dg.MetadataValue.md(certificate), "champion": policy.champion or "none"}
@@ -106,17 +107,19 @@ def _staging(spec: ModelSpec) -> dg.AssetsDefinition:
         gate_evidence = platform.registry.release(spec.name, release).tags.get(GATE_EVIDENCE_TAG)
         author = Author("staging", "passed its evaluation", run_id, gate_evidence)
         staged = change(
-            platform, spec.name, lambda p: p if _is_past_staging(p, release) else policies.stage(p, release, author, platform.clock())
+            platform, spec.name, lambda p: p if _is_past_staging(p, release) else policy_changes.stage(p, release, author, platform.clock())
         )
         verdict = smoke_test(platform, spec, release, staged.digests[release])
         if verdict.passed:
             passed = Author("staging", verdict.reason, run_id)
             change(
-                platform, spec.name, lambda p: p if _is_past_staging(p, release) else policies.accept(p, release, passed, platform.clock())
+                platform,
+                spec.name,
+                lambda p: p if _is_past_staging(p, release) else policy_changes.accept(p, release, passed, platform.clock()),
             )
         else:
             failed = Author("staging", f"smoke test: {verdict.reason}", run_id)
-            change(platform, spec.name, lambda p: policies.refuse(p, release, failed, platform.clock()))
+            change(platform, spec.name, lambda p: policy_changes.refuse(p, release, failed, platform.clock()))
         reconcile(platform, spec.name, spec.serving)
         return dg.MaterializeResult(
             metadata=figures((verdict,)) | {"reason": verdict.reason}, check_results=[check_result("smoke_test", key, verdict)]

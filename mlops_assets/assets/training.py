@@ -30,7 +30,8 @@ from mlops_assets.core.margins import first_margins
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.outcomes import Figure, Outcomes, figures
 from mlops_assets.core.performance import Calibration, calibrate
-from mlops_assets.core.policy import Author, register
+from mlops_assets.core.policy import Author
+from mlops_assets.core.policy_changes import register
 from mlops_assets.core.profile import baseline
 from mlops_assets.core.signature import Signature, encode, ranges_of
 from mlops_assets.core.training_resources import op_tags

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from mlops_assets.adapters import landing
 from mlops_assets.assets.training import baseline_key
 from mlops_assets.changes import change
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import AlreadyExists, MlopsError, NotFound, Unavailable
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
@@ -76,7 +76,7 @@ def copy_release(production: Platform, own: Platform, info: ReleaseInfo) -> str:
     copied = own.registry.register(info.model, own.registry.log_run(run, {"model.onnx": data}), info.digest, dict(info.tags))
     _create(own, model_key(info.model, copied.release), data)
     _create(own, baseline_key(info.model, copied.release), production.objects.get(baseline_key(info.model, info.release)))
-    change(own, info.model, lambda policy: policies.register(policy, copied.release, info.digest, AUTHOR, own.clock()))
+    change(own, info.model, lambda policy: policy_changes.register(policy, copied.release, info.digest, AUTHOR, own.clock()))
     return copied.release
 
 
@@ -84,10 +84,10 @@ def crown(own: Platform, spec: ModelSpec, release: str) -> Policy:
     """Make a registered release champion, without the canary that it needs no second time."""
     now, first = own.clock(), spec.canary.steps[0]
     moves: list[Callable[[Policy], Policy]] = [
-        lambda policy: policies.stage(policy, release, AUTHOR, now),
-        lambda policy: policies.accept(policy, release, AUTHOR, now),
-        lambda policy: policies.begin(policy, release, first, AUTHOR, now),
-        lambda policy: policies.promote(policy, AUTHOR, now, timedelta()),
+        lambda policy: policy_changes.stage(policy, release, AUTHOR, now),
+        lambda policy: policy_changes.accept(policy, release, AUTHOR, now),
+        lambda policy: policy_changes.begin(policy, release, first, AUTHOR, now),
+        lambda policy: policy_changes.promote(policy, AUTHOR, now, timedelta()),
     ]
     for move in moves:
         crowned = change(own, spec.name, move)

@@ -4,7 +4,7 @@ import dagster as dg
 
 from mlops_assets.assets import keys
 from mlops_assets.changes import change
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary import Move
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy, newest_ahead, next_waiting, release_number
@@ -31,7 +31,7 @@ def look_at_release(tick: Tick, spec: ModelSpec) -> None:
         newest = max(registered, key=release_number)
         if not _request_evaluation(tick, spec, newest):
             author = Author("release sensor", f"its evaluation or staging run failed {TRIES} times: look at the run's log")
-            change(tick.platform, spec.name, lambda p: policies.refuse(p, newest, author, tick.platform.clock()))
+            change(tick.platform, spec.name, lambda p: policy_changes.refuse(p, newest, author, tick.platform.clock()))
 
 
 def refuse_overtaken(platform: Platform, policy: Policy) -> Policy:
@@ -40,7 +40,7 @@ def refuse_overtaken(platform: Platform, policy: Policy) -> Policy:
     author = Author("release sensor", f"overtaken by v{newest}")
     for candidate in policy.candidates:
         if release_number(candidate.release) < newest:
-            policy = change(platform, policy.model, lambda p, r=candidate.release: policies.refuse(p, r, author, platform.clock()))  # type: ignore[misc]
+            policy = change(platform, policy.model, lambda p, r=candidate.release: policy_changes.refuse(p, r, author, platform.clock()))  # type: ignore[misc]
     return policy
 
 

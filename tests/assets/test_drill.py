@@ -175,11 +175,14 @@ def test_a_rollback_during_a_drill_keeps_what_the_drill_started(shop: Gifts, wor
 
 
 def test_each_model_is_drilled_once_a_day_at_its_own_hour(shop: Gifts) -> None:
-    schedule = drill_schedule([shop.spec])
+    schedule, platform = drill_schedule([shop.spec]), shop.world()[0].platform
     asked = []
     for hour in range(24):
         at = datetime(2026, 11, 23, hour, 23, tzinfo=UTC)
-        asked += [(hour, request) for request in schedule(dg.build_schedule_context(scheduled_execution_time=at))]
+        asked += [
+            (hour, request)
+            for request in schedule(dg.build_schedule_context(scheduled_execution_time=at, resources={"platform": platform}))
+        ]
     ((hour, request),) = asked
     assert hour == drill_hour(NAME)
     assert request.asset_selection == [keys.key(shop.spec, "rollback_drill"), keys.key(shop.spec, "report")]

@@ -20,7 +20,7 @@ from mlops_assets.adapters.prediction_log import (
 )
 from mlops_assets.adapters.s3 import S3ObjectStore
 from mlops_assets.assets.reading import read_datasets
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import NotFound, Unavailable
 from mlops_assets.core.model_spec import ModelSpec
@@ -199,18 +199,18 @@ def test_the_share_of_a_release_is_that_of_the_time_at_which_it_answered(hour: i
     start, author, step = datetime(2026, 11, 23, tzinfo=UTC), Author("ada", "why"), Step("canary-5", HOUR, weight=5)
 
     def ready(policy: Policy, release: str, at: datetime) -> Policy:
-        for change in (policies.stage, policies.accept):
+        for change in (policy_changes.stage, policy_changes.accept):
             policy = change(policy, release, author, at)
-        return policies.begin(policy, release, step, author, at)
+        return policy_changes.begin(policy, release, step, author, at)
 
     moves: list[Callable[[Policy, datetime], Policy]] = [
-        lambda p, at: ready(policies.register(p, "v1", "1", author, at), "v1", at),
-        lambda p, at: policies.promote(p, author, at, HOUR),
-        lambda p, at: ready(policies.register(p, "v2", "2", author, at), "v2", at),
-        lambda p, at: policies.promote(p, author, at, HOUR),
-        lambda p, at: policies.rollback(p, author, at),
-        lambda p, at: ready(policies.register(p, "v3", "3", author, at), "v3", at),
-        lambda p, at: policies.abort(p, author, at),
+        lambda p, at: ready(policy_changes.register(p, "v1", "1", author, at), "v1", at),
+        lambda p, at: policy_changes.promote(p, author, at, HOUR),
+        lambda p, at: ready(policy_changes.register(p, "v2", "2", author, at), "v2", at),
+        lambda p, at: policy_changes.promote(p, author, at, HOUR),
+        lambda p, at: policy_changes.rollback(p, author, at),
+        lambda p, at: ready(policy_changes.register(p, "v3", "3", author, at), "v3", at),
+        lambda p, at: policy_changes.abort(p, author, at),
     ]
     policy = Policy("tiny")
     for number, move in enumerate(moves):

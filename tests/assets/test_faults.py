@@ -58,7 +58,9 @@ class Followed:
     executioner: Executioner
     port: Any
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
+        if not callable(answer := getattr(self.port, name)):
+            return answer  # what a port is, rather than what it does
         return lambda *arguments, **named: self.executioner.call(name, self.port, *arguments, **named)
 
 

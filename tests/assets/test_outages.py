@@ -21,6 +21,8 @@ SYSTEMS = {"S3": ("objects", "policies", "predictions"), "MLflow": ("registry",)
 class Down:
     """A port of a system that does not answer."""
 
+    follows_policies = False
+
     def __init__(self, system: str) -> None:
         self._system = system
 

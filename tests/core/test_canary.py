@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.adapters.codec import decode, encode
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary import Move, decide, plan_steps
 from mlops_assets.core.canary_spec import Canary, Guardrails, Step
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, SCORE_BINS, Flips, Labelled, Observation, Traffic
@@ -290,10 +290,12 @@ def play(traffic_of, hours: int = 24 * 8, every: Callable[[Policy], None] = lamb
     """Play the plan hour by hour with a clock that is moved; returns (hour, move, step) of every decision but to hold."""
     policy = Policy("fraud")
     for release in ("v1", "v2"):
-        policy = policies.accept(policies.stage(policies.register(policy, release, release, ME, NOW), release, ME, NOW), release, ME, NOW)
-        policy = policies.begin(policy, release, plan_steps(PLAN, policy)[0], ME, NOW)
+        policy = policy_changes.accept(
+            policy_changes.stage(policy_changes.register(policy, release, release, ME, NOW), release, ME, NOW), release, ME, NOW
+        )
+        policy = policy_changes.begin(policy, release, plan_steps(PLAN, policy)[0], ME, NOW)
         if release == "v1":
-            policy = policies.promote(policy, ME, NOW, HOUR)
+            policy = policy_changes.promote(policy, ME, NOW, HOUR)
     moves, entered = [], 0
     for hour in range(hours):
         now = NOW + hour * HOUR
@@ -304,18 +306,18 @@ def play(traffic_of, hours: int = 24 * 8, every: Callable[[Policy], None] = lamb
         decision = decide(PLAN, policy, traffic_of(challenger, hour - entered), now)
         if decision.move is Move.HOLD:
             if "approval" in decision.reason:
-                policy = policies.resume(policy, ME, now)
+                policy = policy_changes.resume(policy, ME, now)
                 moves.append((hour, "approved", challenger.step_name))
             continue
         moves.append((hour, decision.move.value, challenger.step_name))
         entered = hour
         if decision.move is Move.ADVANCE:
             index = challenger.step + 1
-            policy = policies.advance(policy, index, PLAN.steps[index], ME, now)
+            policy = policy_changes.advance(policy, index, PLAN.steps[index], ME, now)
         elif decision.move is Move.PROMOTE:
-            policy = policies.promote(policy, ME, now, PLAN.warm_for)
+            policy = policy_changes.promote(policy, ME, now, PLAN.warm_for)
         else:
-            policy = policies.abort(policy, ME, now)
+            policy = policy_changes.abort(policy, ME, now)
     assert policy.challenger is None
     assert policy.weights == {policy.champion: 100}
     return moves

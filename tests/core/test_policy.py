@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import IllegalChange
 from mlops_assets.core.policy import Author, Policy, describe, next_waiting, stage_of
@@ -21,23 +22,23 @@ Change = Callable[[Policy], Policy]
 
 
 def registered(release: str) -> Change:
-    return lambda p: policies.register(p, release, f"digest of {release}", ME, NOW)
+    return lambda p: policy_changes.register(p, release, f"digest of {release}", ME, NOW)
 
 
 def staged(release: str) -> Change:
-    return lambda p: policies.stage(registered(release)(p), release, ME, NOW)
+    return lambda p: policy_changes.stage(registered(release)(p), release, ME, NOW)
 
 
 def waiting(release: str) -> Change:
-    return lambda p: policies.accept(staged(release)(p), release, ME, NOW)
+    return lambda p: policy_changes.accept(staged(release)(p), release, ME, NOW)
 
 
 def in_canary(release: str, step: Step = FIVE) -> Change:
-    return lambda p: policies.begin(waiting(release)(p), release, step, ME, NOW)
+    return lambda p: policy_changes.begin(waiting(release)(p), release, step, ME, NOW)
 
 
 def promoted(release: str) -> Change:
-    return lambda p: policies.promote(in_canary(release)(p), ME, NOW, HOUR)
+    return lambda p: policy_changes.promote(in_canary(release)(p), ME, NOW, HOUR)
 
 
 def played(*changes: Change) -> Policy:
@@ -48,47 +49,47 @@ def played(*changes: Change) -> Policy:
 
 
 def stage(release: str) -> Change:
-    return lambda p: policies.stage(p, release, ME, NOW)
+    return lambda p: policy_changes.stage(p, release, ME, NOW)
 
 
 def accept(release: str) -> Change:
-    return lambda p: policies.accept(p, release, ME, NOW)
+    return lambda p: policy_changes.accept(p, release, ME, NOW)
 
 
 def refuse(release: str) -> Change:
-    return lambda p: policies.refuse(p, release, ME, NOW)
+    return lambda p: policy_changes.refuse(p, release, ME, NOW)
 
 
 def begin(release: str, step: Step = FIVE) -> Change:
-    return lambda p: policies.begin(p, release, step, ME, NOW)
+    return lambda p: policy_changes.begin(p, release, step, ME, NOW)
 
 
 def advance(index: int, step: Step = HALF) -> Change:
-    return lambda p: policies.advance(p, index, step, ME, NOW)
+    return lambda p: policy_changes.advance(p, index, step, ME, NOW)
 
 
 def rollback(to: str | None = None) -> Change:
-    return lambda p: policies.rollback(p, ME, NOW, to)
+    return lambda p: policy_changes.rollback(p, ME, NOW, to)
 
 
 def restart(release: str) -> Change:
-    return lambda p: policies.restart(p, release, ME, NOW)
+    return lambda p: policy_changes.restart(p, release, ME, NOW)
 
 
 def abort(p: Policy) -> Policy:
-    return policies.abort(p, ME, NOW)
+    return policy_changes.abort(p, ME, NOW)
 
 
 def promote(p: Policy) -> Policy:
-    return policies.promote(p, ME, NOW, HOUR)
+    return policy_changes.promote(p, ME, NOW, HOUR)
 
 
 def pause(p: Policy) -> Policy:
-    return policies.pause(p, ME, NOW)
+    return policy_changes.pause(p, ME, NOW)
 
 
 def resume(p: Policy) -> Policy:
-    return policies.resume(p, ME, NOW + HOUR)
+    return policy_changes.resume(p, ME, NOW + HOUR)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_legal_change_leads_where_it_says(before, change, what):
         ([promoted("v1")], restart("v1"), "not aborted, got promote"),
         ([in_canary("v1"), abort, promoted("v2")], restart("v1"), "v1 of fraud was overtaken by v2: train a new release"),
         ([in_canary("v1"), abort, in_canary("v2")], restart("v1"), "overtaken by v2"),
-        ([registered("v1")], lambda p: policies.register(p, "v1", "other", ME, NOW), "got other: register a new version"),
+        ([registered("v1")], lambda p: policy_changes.register(p, "v1", "other", ME, NOW), "got other: register a new version"),
     ],
 )
 def test_an_illegal_change_is_refused_with_the_way_out(before, change, message):
@@ -292,72 +293,72 @@ class AnyHistory(RuleBasedStateMachine):
     def a_new_release_is_registered(self) -> None:
         self.released += 1
         release = f"v{self.released}"
-        self.try_to(lambda p: policies.register(p, release, f"digest of {release}", ME, self.now))
+        self.try_to(lambda p: policy_changes.register(p, release, f"digest of {release}", ME, self.now))
 
     @rule()
     def a_new_release_waits(self) -> None:
         self.a_new_release_is_registered()
         release = f"v{self.released}"
-        self.try_to(lambda p: policies.stage(p, release, ME, self.now))
-        self.try_to(lambda p: policies.accept(p, release, ME, self.now))
+        self.try_to(lambda p: policy_changes.stage(p, release, ME, self.now))
+        self.try_to(lambda p: policy_changes.accept(p, release, ME, self.now))
 
     @rule()
     def a_new_release_goes_all_the_way(self) -> None:
         self.a_new_release_waits()
         release = f"v{self.released}"
-        self.try_to(lambda p: policies.begin(p, release, FIVE, ME, self.now))
-        self.try_to(lambda p: policies.promote(p, ME, self.now, HOUR))
+        self.try_to(lambda p: policy_changes.begin(p, release, FIVE, ME, self.now))
+        self.try_to(lambda p: policy_changes.promote(p, ME, self.now, HOUR))
 
     @rule(pick=st.integers(0, 9))
     def one_is_staged(self, pick: int) -> None:
-        self.try_to(lambda p: policies.stage(p, self.any_release(pick), ME, self.now))
+        self.try_to(lambda p: policy_changes.stage(p, self.any_release(pick), ME, self.now))
 
     @rule(pick=st.integers(0, 9))
     def one_is_accepted(self, pick: int) -> None:
-        self.try_to(lambda p: policies.accept(p, self.any_release(pick), ME, self.now))
+        self.try_to(lambda p: policy_changes.accept(p, self.any_release(pick), ME, self.now))
 
     @rule(pick=st.integers(0, 9))
     def one_is_refused(self, pick: int) -> None:
-        self.try_to(lambda p: policies.refuse(p, self.any_release(pick), ME, self.now))
+        self.try_to(lambda p: policy_changes.refuse(p, self.any_release(pick), ME, self.now))
 
     @rule(pick=st.integers(0, 9), step=st.sampled_from([SHADOW, FIVE]))
     def one_begins(self, pick: int, step: Step) -> None:
-        self.try_to(lambda p: policies.begin(p, self.any_release(pick), step, ME, self.now))
+        self.try_to(lambda p: policy_changes.begin(p, self.any_release(pick), step, ME, self.now))
 
     @precondition(lambda self: next_waiting(self.policy) is not None)
     @rule(step=st.sampled_from([SHADOW, FIVE]))
     def the_next_begins(self, step: Step) -> None:
         release = next_waiting(self.policy)
         assert release is not None
-        self.try_to(lambda p: policies.begin(p, release, step, ME, self.now))
+        self.try_to(lambda p: policy_changes.begin(p, release, step, ME, self.now))
 
     @rule(index=st.integers(0, 3), step=st.sampled_from([FIVE, HALF]))
     def it_advances(self, index: int, step: Step) -> None:
-        self.try_to(lambda p: policies.advance(p, index, step, ME, self.now))
+        self.try_to(lambda p: policy_changes.advance(p, index, step, ME, self.now))
 
     @rule()
     def it_is_aborted(self) -> None:
-        self.try_to(lambda p: policies.abort(p, ME, self.now))
+        self.try_to(lambda p: policy_changes.abort(p, ME, self.now))
 
     @rule(pick=st.integers(0, 9))
     def one_is_restarted(self, pick: int) -> None:
-        self.try_to(lambda p: policies.restart(p, self.any_release(pick), ME, self.now))
+        self.try_to(lambda p: policy_changes.restart(p, self.any_release(pick), ME, self.now))
 
     @rule(warm=st.sampled_from([timedelta(0), HOUR]))
     def it_is_promoted(self, warm: timedelta) -> None:
-        self.try_to(lambda p: policies.promote(p, ME, self.now, warm))
+        self.try_to(lambda p: policy_changes.promote(p, ME, self.now, warm))
 
     @rule(pick=st.one_of(st.none(), st.integers(0, 9)))
     def the_champion_is_rolled_back(self, pick: int | None) -> None:
-        self.try_to(lambda p: policies.rollback(p, ME, self.now, None if pick is None else self.any_release(pick)))
+        self.try_to(lambda p: policy_changes.rollback(p, ME, self.now, None if pick is None else self.any_release(pick)))
 
     @rule()
     def it_is_paused(self) -> None:
-        self.try_to(lambda p: policies.pause(p, ME, self.now))
+        self.try_to(lambda p: policy_changes.pause(p, ME, self.now))
 
     @rule()
     def it_is_resumed(self) -> None:
-        self.try_to(lambda p: policies.resume(p, ME, self.now))
+        self.try_to(lambda p: policy_changes.resume(p, ME, self.now))
 
     @invariant()
     def all_units_are_answered_or_nothing_is_live(self) -> None:
@@ -443,11 +444,11 @@ def test_a_change_says_what_its_release_has_after_it():
 
 
 def retired(policy: Policy) -> Policy:
-    return policies.retire(policy, ME, NOW)
+    return policy_changes.retire(policy, ME, NOW)
 
 
 def reinstated(policy: Policy) -> Policy:
-    return policies.reinstate(policy, ME, NOW)
+    return policy_changes.reinstate(policy, ME, NOW)
 
 
 def test_a_retired_model_has_nothing_live_and_comes_back_as_it_was() -> None:
@@ -470,7 +471,7 @@ def test_a_canary_under_way_is_aborted_before_its_model_is_retired() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [stage("v4"), begin("v3"), rollback(), rollback("v1"), lambda p: policies.restart(p, "v5", ME, NOW)], ids=str
+    "change", [stage("v4"), begin("v3"), rollback(), rollback("v1"), lambda p: policy_changes.restart(p, "v5", ME, NOW)], ids=str
 )
 def test_what_would_make_a_retired_model_live_is_refused(change: Change) -> None:
     gone = retired(played(promoted("v1"), promoted("v2"), waiting("v3"), registered("v4")))

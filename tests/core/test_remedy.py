@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.core.remedy import AUTHOR, remedy
@@ -22,12 +22,12 @@ def with_champions(count: int, at: datetime = NOW - timedelta(days=9)) -> Policy
     for number in range(1, count + 1):
         release = f"v{number}"
         for change in (
-            lambda p, r: policies.register(p, r, r * 32, ADA, at),
-            *((lambda p, r, f=f: f(p, r, ADA, at)) for f in (policies.stage, policies.accept)),
+            lambda p, r: policy_changes.register(p, r, r * 32, ADA, at),
+            *((lambda p, r, f=f: f(p, r, ADA, at)) for f in (policy_changes.stage, policy_changes.accept)),
         ):
             policy = change(policy, release)
-        policy = policies.begin(policy, release, Step("only", HOUR, weight=50), ADA, at)
-        policy = policies.promote(policy, ADA, at, HOUR)
+        policy = policy_changes.begin(policy, release, Step("only", HOUR, weight=50), ADA, at)
+        policy = policy_changes.promote(policy, ADA, at, HOUR)
     return policy
 
 
@@ -48,12 +48,12 @@ def test_the_first_release_has_nowhere_to_go_and_says_so() -> None:
 
 @pytest.mark.parametrize(("who", "ago", "action"), [(OURS, 30, "page"), (ADA, 30, "page"), (OURS, 61, "rollback"), (ADA, 61, "rollback")])
 def test_the_next_rollback_waits_for_the_cooldown_whoever_made_the_last(who: Author, ago: int, action: str) -> None:
-    rolled = policies.rollback(with_champions(3), who, NOW - timedelta(minutes=ago))
+    rolled = policy_changes.rollback(with_champions(3), who, NOW - timedelta(minutes=ago))
     assert remedy(SLO, rolled, NOW).action == action
 
 
 def test_the_cooldown_is_at_the_platform_s_pace() -> None:
-    rolled = policies.rollback(with_champions(3), OURS, NOW - timedelta(minutes=2))
+    rolled = policy_changes.rollback(with_champions(3), OURS, NOW - timedelta(minutes=2))
     assert remedy(SLO, rolled, NOW).action == "page"
     assert remedy(SLO, rolled, NOW, pace=60).action == "rollback"
 
@@ -61,7 +61,7 @@ def test_the_cooldown_is_at_the_platform_s_pace() -> None:
 def test_so_many_in_a_day_and_no_more() -> None:
     policy = with_champions(5)
     for hours in (6, 3):
-        policy = policies.rollback(policy, OURS, NOW - hours * HOUR)
+        policy = policy_changes.rollback(policy, OURS, NOW - hours * HOUR)
     found = remedy(SLO, policy, NOW)
     assert (policy.champion, found.action) == ("v3", "page")
     assert "it is not the release" in found.reason
@@ -70,8 +70,8 @@ def test_so_many_in_a_day_and_no_more() -> None:
 
 
 def test_one_that_a_person_brought_back_is_not_rolled_back_again() -> None:
-    rolled = policies.rollback(with_champions(2), OURS, NOW - 9 * HOUR)
-    back = policies.rollback(rolled, ADA, NOW - 8 * HOUR, to="v2")
+    rolled = policy_changes.rollback(with_champions(2), OURS, NOW - 9 * HOUR)
+    back = policy_changes.rollback(rolled, ADA, NOW - 8 * HOUR, to="v2")
     assert back.champion == "v2"
     back = replace(back, champions=("v1", "v2"))
     assert "brought back by a person" in remedy(SLO, back, NOW).reason

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import IllegalChange, SpecError
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.core.retention import Item, Retention, evidence_needed, log_needed_since, past, past_releases
@@ -24,25 +24,25 @@ def test_only_what_is_old_and_needed_by_nothing_is_past() -> None:
 def test_of_old_releases_those_go_that_could_not_get_traffic_again() -> None:
     policy = played(*SIX)
     assert past_releases(policy, 365 * DAY, LATER) == ("v1",)
-    assert past_releases(policies.abort(policy, Author("ada", "worse"), NOW), 365 * DAY, LATER) == ("v1", "v4")
+    assert past_releases(policy_changes.abort(policy, Author("ada", "worse"), NOW), 365 * DAY, LATER) == ("v1", "v4")
     assert past_releases(policy, 401 * DAY, LATER) == ()
 
 
 def test_what_is_forgotten_is_no_target_of_a_rollback_any_more() -> None:
     me = Author("retention", "old")
-    forgotten = played(promoted("v1"), promoted("v2"), promoted("v3"), retired, lambda p: policies.reinstate(p, me, NOW))
-    forgotten = policies.forget(forgotten, ["v1"], me, LATER)
+    forgotten = played(promoted("v1"), promoted("v2"), promoted("v3"), retired, lambda p: policy_changes.reinstate(p, me, NOW))
+    forgotten = policy_changes.forget(forgotten, ["v1"], me, LATER)
     assert (forgotten.champions, set(forgotten.digests)) == (("v2", "v3"), {"v2", "v3"})
-    assert policies.forget(forgotten, ["v1"], me, LATER) == forgotten
+    assert policy_changes.forget(forgotten, ["v1"], me, LATER) == forgotten
     with pytest.raises(IllegalChange, match=r"v1 of fraud is kept no longer \(retention.releases\), expected one of v2, v3"):
-        policies.rollback(forgotten, me, LATER, "v1")
-    assert policies.rollback(forgotten, me, LATER).previous is None
+        policy_changes.rollback(forgotten, me, LATER, "v1")
+    assert policy_changes.rollback(forgotten, me, LATER).previous is None
 
 
 @pytest.mark.parametrize("release", ["v2", "v3", "v4", "v5"])
 def test_what_is_needed_is_never_forgotten(release: str) -> None:
     with pytest.raises(IllegalChange, match=f"{release} of fraud cannot be forgotten"):
-        policies.forget(played(*SIX), [release], Author("retention", "old"), LATER)
+        policy_changes.forget(played(*SIX), [release], Author("retention", "old"), LATER)
 
 
 def test_the_champion_of_a_retired_model_is_needed_for_it_may_come_back() -> None:
@@ -51,7 +51,7 @@ def test_the_champion_of_a_retired_model_is_needed_for_it_may_come_back() -> Non
 
 def test_evidence_of_the_way_of_what_is_live_is_needed() -> None:
     by = Author("sensor", "fine", evidence="evidence/fraud/abc.json")
-    policy = policies.promote(played(promoted("v1"), in_canary("v2")), by, NOW, HOUR)
+    policy = policy_changes.promote(played(promoted("v1"), in_canary("v2")), by, NOW, HOUR)
     assert evidence_needed(policy, NOW) == {"evidence/fraud/abc.json"}
 
 
@@ -83,5 +83,5 @@ def test_nothing_is_kept_for_less_than_a_day(field: str) -> None:
 
 def test_a_release_that_was_only_registered_goes_after_its_time_once_it_was_refused() -> None:
     me = Author("ada", "no")
-    refused = played(promoted("v1"), registered("v2"), lambda p: policies.refuse(p, "v2", me, NOW))
+    refused = played(promoted("v1"), registered("v2"), lambda p: policy_changes.refuse(p, "v2", me, NOW))
     assert past_releases(refused, 365 * DAY, LATER) == ("v2",)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.monitoring_spec import Drift, Retrain
 from mlops_assets.core.policy import Author, Policy
@@ -85,11 +86,11 @@ def test_drift_trains_so_often_a_week(days_ago: tuple[float, ...], pace: float, 
 
 
 def registered(policy: Policy, release: str) -> Policy:
-    return policies.register(policy, release, release * 32, SOMEBODY, NOW)
+    return policy_changes.register(policy, release, release * 32, SOMEBODY, NOW)
 
 
 def refused(policy: Policy, release: str) -> Policy:
-    return policies.refuse(registered(policy, release), release, SOMEBODY, NOW)
+    return policy_changes.refuse(registered(policy, release), release, SOMEBODY, NOW)
 
 
 def test_only_releases_since_the_newest_promotion_came_to_nothing_in_a_row() -> None:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.core.shares import spans
@@ -12,8 +12,8 @@ SHADOW, FIVE = Step("shadow", HOUR, mirror=100), Step("canary-5", HOUR, weight=5
 
 
 def waiting(policy: Policy, release: str) -> Policy:
-    policy = policies.register(policy, release, release, ADA, START)
-    return policies.accept(policies.stage(policy, release, ADA, START), release, ADA, START)
+    policy = policy_changes.register(policy, release, release, ADA, START)
+    return policy_changes.accept(policy_changes.stage(policy, release, ADA, START), release, ADA, START)
 
 
 def at(hours: int) -> datetime:
@@ -23,17 +23,17 @@ def at(hours: int) -> datetime:
 def test_each_change_of_the_traffic_begins_a_span_with_what_the_policy_says() -> None:
     policy, weights = waiting(Policy("tiny"), "v1"), []
     moves = [
-        lambda p: policies.begin(p, "v1", FIVE, ADA, at(1)),
-        lambda p: policies.promote(p, ADA, at(2), HOUR),
-        lambda p: policies.begin(waiting(p, "v2"), "v2", SHADOW, ADA, at(3)),
-        lambda p: policies.advance(p, 1, FIVE, ADA, at(4)),
-        lambda p: policies.pause(p, ADA, at(5)),
-        lambda p: policies.promote(policies.resume(p, ADA, at(5)), ADA, at(6), HOUR),
-        lambda p: policies.rollback(p, ADA, at(7)),
-        lambda p: policies.begin(waiting(p, "v3"), "v3", FIVE, ADA, at(8)),
-        lambda p: policies.abort(p, ADA, at(9)),
-        lambda p: policies.retire(p, ADA, at(10)),
-        lambda p: policies.reinstate(p, ADA, at(11)),
+        lambda p: policy_changes.begin(p, "v1", FIVE, ADA, at(1)),
+        lambda p: policy_changes.promote(p, ADA, at(2), HOUR),
+        lambda p: policy_changes.begin(waiting(p, "v2"), "v2", SHADOW, ADA, at(3)),
+        lambda p: policy_changes.advance(p, 1, FIVE, ADA, at(4)),
+        lambda p: policy_changes.pause(p, ADA, at(5)),
+        lambda p: policy_changes.promote(policy_changes.resume(p, ADA, at(5)), ADA, at(6), HOUR),
+        lambda p: policy_changes.rollback(p, ADA, at(7)),
+        lambda p: policy_changes.begin(waiting(p, "v3"), "v3", FIVE, ADA, at(8)),
+        lambda p: policy_changes.abort(p, ADA, at(9)),
+        lambda p: policy_changes.retire(p, ADA, at(10)),
+        lambda p: policy_changes.reinstate(p, ADA, at(11)),
     ]
     for move in moves:
         policy = move(policy)

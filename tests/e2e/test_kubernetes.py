@@ -18,6 +18,7 @@ from rich.table import Table
 from mlops_assets.adapters.memory import MemoryRegistry
 from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
+from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.core.serving_spec import Pods, Serving
@@ -87,9 +88,9 @@ def story(cluster: Cluster) -> Iterator[Story]:
     told = Story(cluster, Load(cluster.gateway_address, MODEL, dict(GOOD)))
     told.tell("installed: gateways ready and buckets made", f"{cluster.seconds:.1f} s")
     told.release("v1", 0.0)
-    seconds = told.change(lambda policy: policies.begin(policy, "v1", Step("100%", BAKE, 100), ADA, told.now))
+    seconds = told.change(lambda policy: policy_changes.begin(policy, "v1", Step("100%", BAKE, 100), ADA, told.now))
     told.tell("v1 from its policy to 3 pods that are ready and have the traffic", f"{seconds:.1f} s")
-    told.change(lambda policy: policies.promote(policy, ADA, told.now, timedelta(hours=1)))
+    told.change(lambda policy: policy_changes.promote(policy, ADA, told.now, timedelta(hours=1)))
     with told.load.running():
         eventually(lambda: len(told.load.asked) > 50, 30)
         yield told
@@ -123,16 +124,16 @@ def _rollback(story: Story) -> float:
 def test_a_release_goes_through_its_canary_beside_the_champion_without_a_lost_request(story):
     began = time.time()
     story.release("v2", 0.5)
-    seconds = story.change(lambda policy: policies.begin(policy, "v2", STEPS[0], ADA, story.now))
+    seconds = story.change(lambda policy: policy_changes.begin(policy, "v2", STEPS[0], ADA, story.now))
     story.tell("v2 from its policy to 3 pods that are ready and get copies", f"{seconds:.1f} s")
     for index, step in enumerate(STEPS[1:], start=1):
-        seconds = story.change(lambda policy, i=index, s=step: policies.advance(policy, i, s, ADA, story.now))
+        seconds = story.change(lambda policy, i=index, s=step: policy_changes.advance(policy, i, s, ADA, story.now))
         story.tell(f"to {step.name}, until the last gateway follows", f"{seconds:.2f} s")
         entered = time.time()
         eventually(lambda since=entered: sum(story.load.answered(since).values()) > 300, 60)
         share = 100 * story.load.answered(entered)["v2"] / sum(story.load.answered(entered).values())
         assert abs(share - step.weight) < 12, f"v2 answers {share:.0f} % of new units, expected about {step.weight}"
-    seconds = story.change(lambda policy: policies.promote(policy, ADA, story.now, timedelta(hours=1)))
+    seconds = story.change(lambda policy: policy_changes.promote(policy, ADA, story.now, timedelta(hours=1)))
     promoted = time.time()
     eventually(lambda: len(story.load.since(promoted + 0.2)) > 50, 30)
     assert story.load.answered(promoted + 0.2).keys() == {"v2"}
@@ -163,7 +164,7 @@ def test_a_policy_that_nobody_tells_the_gateways_of_reaches_the_last_one_within_
         there, gateway = story.cluster.policies, story.cluster.gateway
         policy = there.read(MODEL)
         to = "v2" if policy.champion == "v1" else "v1"
-        changed = policies.rollback(policy, ADA, story.now, to)
+        changed = policy_changes.rollback(policy, ADA, story.now, to)
         there.write(changed, policy.generation)
         began = time.monotonic()
         eventually(lambda g=changed.generation, of=gateway: set(of.applied(MODEL).values()) == {g}, 10)
