@@ -17,7 +17,6 @@ from rich.table import Table
 
 from mlops_assets.adapters.memory import MemoryRegistry
 from mlops_assets.changes import change
-from mlops_assets.core import policy as policies
 from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.policy import Author, Policy
@@ -66,7 +65,7 @@ class Story:
         self.cluster.objects.create(f"models/{MODEL}/{release}/model.onnx", file.data)
         for step in ("register", "stage", "accept"):
             arguments = (release, file.digest) if step == "register" else (release,)
-            change(self.platform, MODEL, lambda policy, s=step, a=arguments: getattr(policies, s)(policy, *a, ADA, self.now))
+            change(self.platform, MODEL, lambda policy, s=step, a=arguments: getattr(policy_changes, s)(policy, *a, ADA, self.now))
 
     @property
     def now(self) -> datetime:
