@@ -36,7 +36,7 @@ def look_for_new_data(tick: Tick, spec: ModelSpec) -> None:
     if past and past[0].dagster_run.is_success:
         tick.state = {name: value for name, value in tick.state.items() if name != "online"}
         return
-    ask_for_run(tick, spec, intent, ("online_features", "training_serving_skew"), "online", {}, None, None)
+    ask_for_run(tick, spec, intent, ("online_features", "training_serving_skew"), "online", {}, None, for_ever=True)
 
 
 def _ingest(tick: Tick, spec: ModelSpec) -> None:
@@ -77,7 +77,7 @@ def _ask_again(tick: Tick, spec: ModelSpec) -> list[list[str]]:
             continue
         open_.append([start, end, newest])
         days = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
-        ask_for_run(tick, spec, intent, (*spec.data.datasets, "features"), "ingest", {}, None, None, days)
+        ask_for_run(tick, spec, intent, (*spec.data.datasets, "features"), "ingest", {}, None, for_ever=True, tags=days)
     return open_
 
 

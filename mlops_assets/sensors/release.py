@@ -10,7 +10,7 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy, newest_ahead, next_waiting, release_number
 from mlops_assets.ports import Platform
 from mlops_assets.rollout import decide_now, keep_hold
-from mlops_assets.sensors.tick import TRIES, Tick, ask_for_run, runs_of, without_figures
+from mlops_assets.sensors.tick import TRIES, Tick, ask_for_run, is_given_up, runs_of, without_figures
 
 
 def look_at_release(tick: Tick, spec: ModelSpec) -> None:
@@ -71,13 +71,13 @@ def _request_action(tick: Tick, spec: ModelSpec, policy: Policy, noun: str, rele
     intent = f"{spec.name}/{release}/{noun}/{policy.generation}"
     config = {"who": "release sensor", "reason": reason, "expected_generation": policy.generation}
     op = f"{spec.slug}__{noun}"
-    ask_for_run(tick, spec, intent, nouns, "release", {"ops": {op: {"config": config}}}, release, tries=None)
+    ask_for_run(tick, spec, intent, nouns, "release", {"ops": {op: {"config": config}}}, release, for_ever=True)
 
 
 def _request_evaluation(tick: Tick, spec: ModelSpec, release: str) -> bool:
     """Whether the release may still be tried."""
     intent = f"{spec.name}/{release}/evaluate"
-    if len(runs_of(tick.instance, intent)) >= TRIES:
+    if is_given_up(runs_of(tick.instance, intent)):
         return False
-    ask_for_run(tick, spec, intent, ("evaluation", "staging"), "release", {}, release, tries=TRIES)
+    ask_for_run(tick, spec, intent, ("evaluation", "staging"), "release", {}, release)
     return True

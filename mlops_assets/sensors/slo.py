@@ -91,7 +91,7 @@ def _roll_back(tick: Tick, spec: ModelSpec, policy: Policy, found: Violation) ->
         config["evidence"] = evidence_key(spec.name, data)
         tick.platform.objects.create(config["evidence"], data)
     run_config = {"ops": {f"{spec.slug}__rollback": {"config": config}}}
-    ask_for_run(tick, spec, intent, ("rollback", "production"), "release", run_config, policy.champion, tries=None)
+    ask_for_run(tick, spec, intent, ("rollback", "production"), "release", run_config, policy.champion, for_ever=True)
 
 
 def _page(tick: Tick, spec: ModelSpec, champion: str, summary: str, link: str) -> None:

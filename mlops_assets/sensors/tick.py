@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import RunFailureReason
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from mlops_assets.assets import keys
 from mlops_assets.core.model_spec import ModelSpec
@@ -24,7 +26,10 @@ UNFINISHED = [
 """Of runs that have not ended."""
 
 TRIES = 3
-"""How often a run for the same intent is started before a person has to look."""
+"""How often a run for the same intent may fail before a person has to look."""
+
+MOST_RUNS = 3 * TRIES
+"""How many runs an intent gets at most. One whose process was ended has not failed; nor does one seem to that takes its machine down."""
 
 RETRY_SECONDS = 10.0
 """The wait before a second try; it doubles with each further one ..."""
@@ -53,15 +58,15 @@ def ask_for_run(
     stage: str,
     config: dict[str, Any],
     partition: str | None,
-    tries: int | None,
+    for_ever: bool = False,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Ask for a run for an intent, unless that was tried often enough, or not long enough ago.
+    """Ask for a run for an intent, unless that was tried often enough and is not to be tried ``for_ever``, or not long enough ago.
 
     The try is in the run key, which counts for ever.
     """
     past = runs_of(tick.instance, intent)
-    if tries is not None and len(past) >= tries:
+    if not for_ever and is_given_up(past):
         return
     if past and tick.platform.clock() < past[0].create_timestamp + timedelta(
         seconds=min(RETRY_SECONDS * 2 ** (len(past) - 1), LONGEST_RETRY_SECONDS)
@@ -80,6 +85,17 @@ def ask_for_run(
 def runs_of(instance: dg.DagsterInstance, intent: str) -> Sequence[dg.RunRecord]:
     """The runs that were started for an intent, newest first."""
     return instance.get_run_records(dg.RunsFilter(tags={INTENT_TAG: intent}))
+
+
+def is_given_up(past: Sequence[dg.RunRecord]) -> bool:
+    """Whether an intent was tried often enough: ``TRIES`` of its runs failed, or there were ``MOST_RUNS``."""
+    return sum(not _was_ended(record.dagster_run) for record in past) >= TRIES or len(past) >= MOST_RUNS
+
+
+def _was_ended(run: dg.DagsterRun) -> bool:
+    """Whether a run's process was ended from outside, by which nothing is said about the work."""
+    reason = run.tags.get(RUN_FAILURE_REASON_TAG)
+    return run.status is dg.DagsterRunStatus.FAILURE and reason in (None, RunFailureReason.UNEXPECTED_TERMINATION.value)
 
 
 def without_figures(text: str) -> str:

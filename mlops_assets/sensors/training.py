@@ -15,7 +15,17 @@ from mlops_assets.core.policy import Policy
 from mlops_assets.core.retraining import WEEK, DriftReport, Trainings, calls_for_training, came_to_nothing, may_train_now
 from mlops_assets.links import asset_url
 from mlops_assets.schedules import TRAINING_NOUNS
-from mlops_assets.sensors.tick import CAUSE_TAG, INTENT_TAG, MODEL_TAG, TRIES, TRIGGER_TAG, Tick, ask_for_run, runs_of, without_figures
+from mlops_assets.sensors.tick import (
+    CAUSE_TAG,
+    INTENT_TAG,
+    MODEL_TAG,
+    TRIGGER_TAG,
+    Tick,
+    ask_for_run,
+    is_given_up,
+    runs_of,
+    without_figures,
+)
 from mlops_assets.settings import Settings
 
 DRIFT = "drift"
@@ -67,7 +77,7 @@ def _revalidate(tick: Tick, spec: ModelSpec, as_of: datetime, version: str) -> N
         return
     days = [day for day in tables.days(tick.platform.objects, spec.name, "events") if day >= first]
     span = {"dagster/asset_partition_range_start": days[0].isoformat(), "dagster/asset_partition_range_end": days[-1].isoformat()}
-    ask_for_run(tick, spec, intent, ("features",), "features", {}, None, TRIES, span)
+    ask_for_run(tick, spec, intent, ("features",), "features", {}, None, tags=span)
 
 
 def cause_in_drift(tick: Tick, spec: ModelSpec, policy: Policy) -> str | None:
@@ -123,7 +133,7 @@ def _retried_training(tick: Tick, spec: ModelSpec) -> bool:
         return False
     version = tick.state.get("version", "")
     past = runs_of(tick.instance, _training_intent(spec, asked["as_of"], version))
-    if not past or past[0].dagster_run.is_success or len(past) >= TRIES:
+    if not past or past[0].dagster_run.is_success or is_given_up(past):
         tick.state = {"done": asked["as_of"]}
         return False
     as_of, cause = datetime.fromisoformat(asked["as_of"]), asked.get("cause", "")
@@ -142,4 +152,4 @@ def _request_training(tick: Tick, spec: ModelSpec, as_of: datetime, trigger: str
     op = keys.key(spec, "training_set").to_python_identifier()
     intent = _training_intent(spec, as_of.isoformat(), version)
     tags = {TRIGGER_TAG: trigger, **({CAUSE_TAG: cause} if cause else {})}
-    ask_for_run(tick, spec, intent, TRAINING_NOUNS, "train", {"ops": {op: {"config": config}}}, None, TRIES, tags)
+    ask_for_run(tick, spec, intent, TRAINING_NOUNS, "train", {"ops": {op: {"config": config}}}, None, tags=tags)
