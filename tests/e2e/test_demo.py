@@ -15,7 +15,7 @@ import pytest
 
 from mlops_assets.adapters.supervisor import SOCKET, Supervisor
 from mlops_assets.core.errors import MlopsError
-from mlops_assets.core.policy import stage_of
+from mlops_assets.core.policy import Policy, release_number, stage_of
 from mlops_assets.demo import play as demo
 from mlops_assets.demo.report import instance_of
 from mlops_assets.reconcile import differences
@@ -118,11 +118,17 @@ def test_a_release_survives_the_death_of_every_process(story: demo.Story) -> Non
         time.sleep(10)
 
     assert order == []
-    assert wait_until(lambda: story.policy().last("v3", "promote", "abort", "refuse") is not None, within=420), story.policy()
+    assert wait_until(lambda: came_to_an_end(story.policy()), within=420), story.policy()
     assert wait_until(lambda: is_settled(story), within=120), (differences(story.platform, demo.MODEL), wrongly_recorded(story))
     entered = Counter((change.release, change.action, change.attempt, change.step) for change in story.policy().log)
     assert set(entered.values()) == {1}
     assert wait_until(lambda: mlops("status").returncode == 0, within=30), mlops("status").stdout
+
+
+def came_to_an_end(policy: Policy) -> bool:
+    """Whether a release after v2 did: v3, or v4 if the run was killed that had just registered v3, which nobody knows then."""
+    later = [release for release in policy.digests if release_number(release) > 2]
+    return any(policy.last(release, "promote", "abort", "refuse") is not None for release in later)
 
 
 def victims(story: demo.Story, name: str) -> list[int]:
