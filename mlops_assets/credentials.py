@@ -1,12 +1,12 @@
 """The local stack's own credentials: made once at random, kept in ``<home>/credentials.json``, readable by its owner only."""
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets.adapters.whole_file import replace_file
 from mlops_assets.core.errors import BadData, NotFound
 
 FILE = "credentials.json"
@@ -49,14 +49,5 @@ def ensure(home: Path) -> Credentials:
     """The credentials of the stack in ``home``, made now if there are none."""
     if not (home / FILE).exists():
         made = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_urlsafe(30)}
-        write_private(home / FILE, json.dumps(made))
+        replace_file(home / FILE, json.dumps(made), private=True)
     return read(home)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    os.replace(temporary, path)

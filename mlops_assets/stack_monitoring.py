@@ -16,9 +16,9 @@ from mlops_assets import alert_rules
 from mlops_assets.adapters.envoy_config import SCRAPED
 from mlops_assets.adapters.processes import TARGETS
 from mlops_assets.adapters.supervisor import Program
+from mlops_assets.adapters.whole_file import replace_file
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.credentials import write_private
 from mlops_assets.settings import HOST, Settings
 
 EXPORTER, PROMETHEUS, ALERTMANAGER = "exporter", "prometheus", "alertmanager"
@@ -81,7 +81,11 @@ def write_files(settings: Settings, definitions: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     (home / "prometheus.yml").write_text(prometheus_config(settings))
     key = _routing_key(home)
-    write_private(home / "alertmanager.yml", alertmanager_config(settings.pace, key, os.environ.get("MLOPS_PAGERDUTY_URL", PAGERDUTY_URL)))
+    replace_file(
+        home / "alertmanager.yml",
+        alertmanager_config(settings.pace, key, os.environ.get("MLOPS_PAGERDUTY_URL", PAGERDUTY_URL)),
+        private=True,
+    )
     write_rules(settings.rules_folder, settings, importlib.import_module(definitions).load_specs())
 
 
@@ -125,7 +129,7 @@ def _routing_key(home: Path) -> Path | None:
     if file := os.environ.get("MLOPS_PAGERDUTY_KEY_FILE"):
         return Path(file).resolve()
     if key := os.environ.get("MLOPS_PAGERDUTY_KEY"):
-        write_private(home / "pagerduty.key", key)
+        replace_file(home / "pagerduty.key", key, private=True)
         return home / "pagerduty.key"
     return None
 

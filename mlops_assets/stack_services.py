@@ -10,7 +10,8 @@ from pathlib import Path
 from mlops_assets.adapters.envoy import prepare
 from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
-from mlops_assets.credentials import Credentials, write_private
+from mlops_assets.adapters.whole_file import replace_file
+from mlops_assets.credentials import Credentials
 from mlops_assets.dagster_instance import instance_config
 from mlops_assets.settings import HOST, Settings, without_password
 from mlops_assets.stack_monitoring import ALERTMANAGER, EXPORTER, PROMETHEUS, program, prometheus_url
@@ -63,7 +64,7 @@ def write_files(settings: Settings, credentials: Credentials) -> None:
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
     key = {"accessKey": credentials.access_key, "secretKey": credentials.secret_key}
     identity = {"name": "mlops", "credentials": [key], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-    write_private(settings.home / "s3.json", json.dumps({"identities": [identity]}))
+    replace_file(settings.home / "s3.json", json.dumps({"identities": [identity]}), private=True)
     prepare(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port)
     (settings.dagster_home / "dagster.yaml").write_text(instance_config(settings))
     (settings.dagster_home / "workspace.yaml").write_text(_workspace(settings))

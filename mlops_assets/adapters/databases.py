@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mlops_assets.adapters.whole_file import replaced
 from mlops_assets.core.errors import MlopsError, Unavailable
 
 DUMP = "dump"
@@ -72,9 +73,8 @@ class SqliteFiles:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             target = self.root / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copyfile(file, scratch)
-            os.replace(scratch, target)
+            with replaced(target) as scratch:
+                shutil.copyfile(file, scratch)
 
     def is_empty(self) -> bool:
         return not any(self._tells(file) for file in self._files())

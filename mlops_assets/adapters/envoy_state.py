@@ -1,12 +1,12 @@
 """What the gateway's files were made from: the routes of every model, in ``state.json``."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.adapters.whole_file import replace_file
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.policy import Mirror
 from mlops_assets.core.routing import Route, Share
@@ -56,17 +56,6 @@ def write_state(directory: Path, state: Mapping[str, Entry]) -> None:
     """Replace the state. It survives a loss of power."""
     document = {model: {name: route and asdict(route) for name, route in vars(entry).items()} for model, entry in state.items()}
     replace_file(directory / STATE, json.dumps(document, indent=1), durable=True)
-
-
-def replace_file(path: Path, text: str, durable: bool = False) -> None:
-    """Replace a file atomically, so that a reader sees the old or the new text and never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _route(value: Mapping[str, Any] | None) -> Route | None:

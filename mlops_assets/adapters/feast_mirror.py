@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.adapters import feature_rows
+from mlops_assets.adapters.whole_file import replaced
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.feature_views import View
 from mlops_assets.ports import ObjectInfo, ObjectStore
@@ -54,7 +54,7 @@ class Mirror:
         """A day as it is stored, or, if that was by other definitions, in the view's columns and types."""
         data = self.objects.get(key)
         if is_in_schema(view, data):
-            with _replaced(path) as scratch:
+            with replaced(path) as scratch:
                 scratch.write_bytes(data)
             return
         try:
@@ -101,7 +101,7 @@ def _day_file(info: ObjectInfo) -> str:
 
 def replace_rows(path: Path, view: View, rows: pd.DataFrame) -> None:
     """Write rows of a view at once, with the types spelled out: of a column of nulls alone Parquet would not know its type."""
-    with _replaced(path) as scratch:
+    with replaced(path) as scratch:
         rows.to_parquet(scratch, index=False, schema=_schema(view))
 
 
@@ -119,18 +119,6 @@ def is_in_schema(view: View, data: bytes) -> bool:
     found = pq.read_schema(io.BytesIO(data))
     expected = _schema(view)
     return bool(found.names == expected.names and found.types == expected.types)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A file to write to that takes the other's place when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}")
-    try:
-        yield scratch
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _schema(view: View) -> Any:

@@ -4,7 +4,6 @@ Only the point-in-time join is ours (:mod:`mlops_assets.adapters.point_in_time`)
 to its DuckDB store. It runs inside a memory limit and writes to a temporary folder what does not fit.
 """
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,6 +26,7 @@ from feast.saved_dataset import SavedDatasetStorage
 
 from mlops_assets.adapters.duckdb_join import EVENTS, Limits, connection
 from mlops_assets.adapters.point_in_time import Key, Rows, Span, Value, columns_query, join_query, span_query, text
+from mlops_assets.adapters.whole_file import replaced
 from mlops_assets.core.errors import BadData
 
 
@@ -103,15 +103,11 @@ class AsKnownRetrievalJob(RetrievalJob):
         path = Path(_path(self._config, source))
         if path.exists() and not allow_overwrite:
             raise SavedDatasetLocationAlreadyExists(location=str(path))
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with replaced(path) as scratch:
             if self._on_demand:
                 pq.write_table(self.to_arrow(), scratch)
             else:
                 self._write(scratch)
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
 
     def _write(self, path: Path) -> None:
         with self._connection() as opened:

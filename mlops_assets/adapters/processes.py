@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from mlops_assets.adapters.release_client import answers_ready, scores
 from mlops_assets.adapters.release_environment import release_environment
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Fault, Program, Supervisor, log_tail
+from mlops_assets.adapters.whole_file import replace_file
 from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT, Serving
 from mlops_assets.ports import Deployment
@@ -168,10 +168,10 @@ class SupervisedDeployments:
         log.parent.mkdir(parents=True, exist_ok=True)
         file = self._file(model, release)
         # One half-written file would keep supervisord from reading any.
-        _replace(file, f"{_HEADER}{port}\n{Program(name, command, log, environment, stop_wait=_STOP_SECONDS).section()}")
+        replace_file(file, f"{_HEADER}{port}\n{Program(name, command, log, environment, stop_wait=_STOP_SECONDS).section()}")
         target = self._target(model, release)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, json.dumps([{"targets": [f"{HOST}:{port}"], "labels": {"model": model, "release": release}}]))
+        replace_file(target, json.dumps([{"targets": [f"{HOST}:{port}"], "labels": {"model": model, "release": release}}]))
 
     def _free_port(self) -> int:
         taken = {port for _, port in self._ports("*.conf")}
@@ -215,13 +215,6 @@ def can_listen(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file that others read, all of it at once."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, file)
 
 
 def _name(model: str, release: str) -> str:

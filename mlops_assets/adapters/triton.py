@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import timedelta
 from pathlib import Path
 
 from mlops_assets.adapters.onnx_model import OnnxModel
+from mlops_assets.adapters.whole_file import replace_file
 from mlops_assets.core.errors import BadData, DigestMismatch
 from mlops_assets.core.policy import release_number
 from mlops_assets.core.signature import INPUT_NAME, SCORE_NAME
@@ -40,9 +40,9 @@ def write_entry(folder: Path, model: str, release: str, digest: str, data: bytes
     text = config(model, release, digest, OnnxModel.load(data), triton, threads)
     version = folder / model / str(release_number(release))
     version.mkdir(parents=True, exist_ok=True)
-    _replace(version / "model.onnx", data)
+    replace_file(version / "model.onnx", data)
     path = folder / model / "config.pbtxt"
-    _replace(path, text.encode())
+    replace_file(path, text)
     return path
 
 
@@ -101,10 +101,3 @@ def _parameter(key: str, value: str) -> str:
 def _text(value: str) -> str:
     """A string as protobuf's text format has it, which for names is as JSON does."""
     return json.dumps(value)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file that Triton may read at any moment."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(data)
-    os.replace(draft, path)

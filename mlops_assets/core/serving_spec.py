@@ -1,11 +1,10 @@
 """What ``serving`` of a model's ``defs.yaml`` says."""
 
-import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, get_args
 
-from mlops_assets.core.spec_checks import require
+from mlops_assets.core.spec_checks import require, require_cpu, require_memory
 
 LogDurability = Literal["write", "fdatasync"]
 OnLogFull = Literal["refuse", "count"]
@@ -22,10 +21,6 @@ def leaving_file(model: str, release: str) -> str:
     'fraud-detector.v12.leaving'
     """
     return f"{model}.{release}.leaving"
-
-
-_CPU = re.compile(r"[1-9]\d*m|\d+(\.\d+)?")
-_MEMORY = re.compile(r"[1-9]\d*(Ki|Mi|Gi|Ti)")
 
 
 @dataclass(frozen=True)
@@ -54,11 +49,11 @@ class Pods:
         )
         require(1 <= self.cpu_percent <= 100, f"serving.pods.cpu_percent: got {self.cpu_percent}, expected 1 to 100")
         require(self.in_flight >= 1, f"serving.pods.in_flight: got {self.in_flight}, expected at least 1")
-        for name, got in (("cpu", self.cpu), ("cpu_limit", self.cpu_limit)):
-            known = got is None or bool(_CPU.fullmatch(got) and float(got.rstrip("m")) > 0)
-            require(known, f"serving.pods.{name}: got {got!r}, expected CPUs such as '250m' or '2'")
-        for name, got in (("memory", self.memory), ("memory_limit", self.memory_limit)):
-            require(bool(_MEMORY.fullmatch(got)), f"serving.pods.{name}: got {got!r}, expected memory such as '256Mi' or '2Gi'")
+        require_cpu("serving.pods.cpu", self.cpu)
+        if self.cpu_limit is not None:
+            require_cpu("serving.pods.cpu_limit", self.cpu_limit)
+        require_memory("serving.pods.memory", self.memory)
+        require_memory("serving.pods.memory_limit", self.memory_limit)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,10 @@
 """What a training may use where it runs in a pod of its own."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_assets.core.spec_checks import require
+from mlops_assets.core.spec_checks import require, require_cpu, require_memory
 
-_CPU = re.compile(r"[1-9]\d*m|[1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*")
-_MEMORY = re.compile(r"[1-9]\d*(Ki|Mi|Gi|Ti)")
 K8S_TAG = "dagster-k8s/config"
 """Dagster's tag of an op, which dagster-k8s makes its pod by and everybody else ignores."""
 
@@ -28,8 +25,8 @@ class Resources:
     gpu_kind: str = "nvidia.com/gpu"
 
     def __post_init__(self) -> None:
-        require(bool(_CPU.fullmatch(self.cpu)), f"training.resources.cpu: got {self.cpu!r}, expected cores such as '2', '0.5' or '500m'")
-        require(bool(_MEMORY.fullmatch(self.memory)), f"training.resources.memory: got {self.memory!r}, expected such as '4Gi' or '512Mi'")
+        require_cpu("training.resources.cpu", self.cpu)
+        require_memory("training.resources.memory", self.memory)
         require(self.gpu >= 0, f"training.resources.gpu: got {self.gpu}, expected a number of them, or 0")
         require("/" in self.gpu_kind, f"training.resources.gpu_kind: got {self.gpu_kind!r}, expected such as 'nvidia.com/gpu'")
 

@@ -193,7 +193,7 @@ def test_the_resources_of_a_training_are_read_and_their_typos_refused(good: dict
     with pytest.raises(ValueError, match="there is no field 'memroy': did you mean 'memory'"):
         ModelAttributes.model_validate(document)
     document["training"]["resources"] = {"memory": "4GB"}
-    with pytest.raises(ValueError, match="training.resources.memory: got '4GB', expected such as '4Gi'"):
+    with pytest.raises(ValueError, match="training.resources.memory: got '4GB', expected memory such as '256Mi'"):
         ModelAttributes.model_validate(document)
 
 
