@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from mlops_assets.adapters.prediction_log import FEATURE_PREFIX, KEY_COLUMNS
 from mlops_assets.adapters.profile_parquet import numbers
 from mlops_assets.core.errors import BadData, NotFound
 from mlops_assets.core.feature_spec import Feature
-from mlops_assets.core.hourly import HOUR, HourProfile, Judged, Progress, hour_named, hour_of, name_of
+from mlops_assets.core.hourly import HourProfile, Judged, Progress, hour_named, name_of
 from mlops_assets.core.margins import Margins
 from mlops_assets.core.profile import Profile, Tally
 from mlops_assets.ports import ObjectInfo, ObjectStore
@@ -39,6 +38,7 @@ Words = Mapping[str, Mapping[str, str]]
 """By input, what stands for what its category was logged as."""
 
 NO_WORDS: Words = {}
+Kept = TypeVar("Kept")
 _OUTCOMES = pa.schema(
     {
         "unit": pa.string(),
@@ -50,50 +50,9 @@ _OUTCOMES = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Compacted:
-    """An hour after answers were added to it: how many were new, and how many it has."""
-
-    added: int
-    rows: int
-
-
-def add(objects: ObjectStore, model: str, answers: pd.DataFrame) -> dict[datetime, Compacted]:
-    """Add answers to the files of their hours; those that were there before, by request id, release and role, change nothing.
-
-    Every hour of theirs is told that has a file, also if nothing was new: that may be what a run wrote that was killed then.
-
-    An answer that was repeated across the end of an hour counts in the one that had it first. Memory holds these answers, and the
-    compressed files of three hours with the keys of their answers.
-
-    Args:
-        answers: as :meth:`mlops_assets.ports.PredictionLog.read` gives them, each once.
-    """
-    found: dict[datetime, Compacted] = {}
-    files = _Files(objects, model)
-    table, places = _table(answers), answers.groupby(answers["event_time"].dt.floor("h")).indices
-    for start, rows in sorted(((pd.Timestamp(str(start)), rows) for start, rows in places.items()), key=lambda part: part[0]):
-        hour = hour_of(start.to_pydatetime())
-        new = table.take(rows)
-        for near in (hour - HOUR, hour, hour + HOUR):
-            known = files.marks(near)
-            new = new.filter(pc.invert(pc.is_in(_marks(new), known))) if known is not None else new
-        if len(new):
-            files.put(hour, _with(files.get(hour), new), _marks(new))
-        if (there := files.marks(hour)) is not None:
-            found[hour] = Compacted(len(new), len(there))
-    return found
-
-
-def newest_live(answers: pd.DataFrame) -> datetime | None:
-    """The hour of the newest answer that somebody got; None without any."""
-    live = answers[answers["role"] == LIVE] if len(answers) else answers
-    return hour_of(live["event_time"].max().to_pydatetime()) if len(live) else None
-
-
 def rows_of(objects: ObjectStore, model: str, hour: datetime, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The answers of an hour; no rows if it has none."""
-    data = _get(objects, predictions_key(model, hour))
+    data = stored(objects, predictions_key(model, hour))
     if data is None:
         return pd.DataFrame(columns=list(columns or KEY_COLUMNS))
     file = pq.ParquetFile(BytesIO(data))
@@ -162,7 +121,7 @@ def write_outcomes(objects: ObjectStore, model: str, release: str, hour: datetim
     ordered = rows.sort_values(["event_time", "unit"], ignore_index=True)[_OUTCOMES.names]
     sink = BytesIO()
     pq.write_table(pa.Table.from_pandas(ordered, _OUTCOMES, preserve_index=False), sink, compression="zstd")
-    if (there := _get(objects, key)) == sink.getvalue() or (there is None and not len(ordered)):
+    if (there := stored(objects, key)) == sink.getvalue() or (there is None and not len(ordered)):
         return False
     objects.put(key, sink.getvalue())
     return True
@@ -172,7 +131,7 @@ def read_outcomes(objects: ObjectStore, model: str, release: str, after: datetim
     """The labelled answers of a release in the hours after one and up to another; of more than ``most`` those of the newest hours."""
     parts, rows = [], 0
     for _, key in reversed(_hours_in(objects, model, f"outcomes/{release}", "parquet", after, until)):
-        parts.append(_read(objects.get(key)))
+        parts.append(table_of(objects.get(key)))
         rows += len(parts[-1])
         if rows >= most:
             break
@@ -192,9 +151,7 @@ def write_judged(objects: ObjectStore, model: str, hour: datetime, judged: Judge
 
 def read_judged(objects: ObjectStore, model: str, hour: datetime) -> Judged | None:
     """The verdict that was made on the performance up to an hour; None if none was."""
-    key = _hour_key(model, "performance", hour, "json")
-    data = _get(objects, key)
-    return None if data is None else decode(Judged, data, key)
+    return _document(Judged, objects, _hour_key(model, "performance", hour, "json"))
 
 
 def write_margins(objects: ObjectStore, model: str, margins: Margins) -> None:
@@ -203,9 +160,7 @@ def write_margins(objects: ObjectStore, model: str, margins: Margins) -> None:
 
 def read_margins(objects: ObjectStore, model: str) -> Margins:
     """What the labels have taught so far of how far a model's figures stray; empty before the first."""
-    key = f"{_prefix(model)}margins.json"
-    data = _get(objects, key)
-    return Margins() if data is None else decode(Margins, data, key)
+    return _document(Margins, objects, f"{_prefix(model)}margins.json") or Margins()
 
 
 def write_progress(objects: ObjectStore, model: str, progress: Progress) -> None:
@@ -214,9 +169,7 @@ def write_progress(objects: ObjectStore, model: str, progress: Progress) -> None
 
 def read_progress(objects: ObjectStore, model: str) -> Progress:
     """How far this model's answers have been watched; the beginning if they never were."""
-    key = f"{_prefix(model)}progress.json"
-    data = _get(objects, key)
-    return Progress() if data is None else decode(Progress, data, key)
+    return _document(Progress, objects, f"{_prefix(model)}progress.json") or Progress()
 
 
 def predictions_key(model: str, hour: datetime) -> str:
@@ -241,101 +194,6 @@ def every(objects: ObjectStore, model: str) -> Iterator[tuple[str, datetime, Obj
         with suppress(ValueError):  # what has no hour in its name, as a model's progress, is of none
             if slash:
                 yield noun, hour_named(name.rsplit("/", 1)[-1].partition(".")[0]), info
-
-
-class _Files:
-    """The files of a few neighbouring hours and the keys of their answers, read once while hours are gone through in order."""
-
-    _KEPT = 3
-
-    def __init__(self, objects: ObjectStore, model: str) -> None:
-        self._objects, self._model = objects, model
-        self._kept: OrderedDict[datetime, tuple[bytes | None, pa.Array | None]] = OrderedDict()
-
-    def get(self, hour: datetime) -> bytes | None:
-        return self._read(hour)[0]
-
-    def marks(self, hour: datetime) -> pa.Array | None:
-        """The keys of the answers that the hour has; None if it has none."""
-        return self._read(hour)[1]
-
-    def put(self, hour: datetime, data: bytes, new: pa.Array) -> None:
-        """Write the file of an hour after answers with ``new`` keys were added to it."""
-        self._objects.put(predictions_key(self._model, hour), data)
-        old = self.marks(hour)
-        self._keep(hour, data, new if old is None else pa.concat_arrays([old, new]))
-
-    def _read(self, hour: datetime) -> tuple[bytes | None, pa.Array | None]:
-        if hour not in self._kept:
-            data = _get(self._objects, predictions_key(self._model, hour))
-            self._keep(hour, data, None if data is None else _marks(_read(data, list(KEY_COLUMNS))))
-        return self._kept[hour]
-
-    def _keep(self, hour: datetime, data: bytes | None, marks: pa.Array | None) -> None:
-        self._kept[hour] = (data, marks)
-        self._kept.move_to_end(hour)
-        while len(self._kept) > self._KEPT:
-            self._kept.popitem(last=False)
-
-
-def _marks(table: pa.Table) -> pa.Array:
-    """One string a row, by which an answer is known again."""
-    joined = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in KEY_COLUMNS), "\n")
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
-
-
-def _table(rows: pd.DataFrame) -> pa.Table:
-    table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-    # the memory log keeps whole numbers as they were asked
-    schema = pa.schema([(field.name, _wide(field.type)) for field in table.schema])
-    return table.cast(schema)
-
-
-def _wide(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return pa.float64()
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_dictionary(kind) else kind
-
-
-def _with(there: bytes | None, new: pa.Table) -> bytes:
-    """The file with more answers, its old ones first. Row groups are written as they are read."""
-    old = None if there is None else pq.ParquetFile(BytesIO(there))
-    schema = _together([new.schema] if old is None else [old.schema_arrow, new.schema])
-    sink = BytesIO()
-    strings = [field.name for field in schema if pa.types.is_string(field.type)]
-    with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=strings) as writer:
-        for batch in _parts(old, new):
-            writer.write_table(_conform(batch, schema))
-    return sink.getvalue()
-
-
-def _parts(old: pq.ParquetFile | None, new: pa.Table) -> Iterator[pa.Table]:
-    """All rows in parts of a size; the last old one, which is mostly smaller, goes with the new."""
-    last: pa.Table | None = None
-    for batch in old.iter_batches(ROWS_AT_ONCE) if old is not None else ():
-        if last is not None:
-            yield last
-        last = pa.Table.from_batches([batch])
-    if last is None:
-        yield new
-        return
-    schema = _together([last.schema, new.schema])
-    yield pa.concat_tables([_conform(last, schema), _conform(new, schema)])
-
-
-def _together(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """The columns of all; one that is a number here and a string there is a string."""
-    kinds: dict[str, set[pa.DataType]] = {}
-    for field in (field for schema in schemas for field in schema):
-        kinds.setdefault(field.name, set()).update(() if pa.types.is_null(field.type) else {field.type})
-    return pa.schema([(name, pa.float64() if not of else of.pop() if len(of) == 1 else pa.string()) for name, of in kinds.items()])
-
-
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    if table.schema.equals(schema):
-        return table
-    columns = [table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema]
-    return pa.table(columns, schema=schema)
 
 
 def _count(tallies: Sequence[Tally], rows: pa.Table, inputs: Sequence[Feature], key: str, words: Words) -> None:
@@ -364,9 +222,9 @@ def _counted(tallies: Sequence[Tally]) -> HourProfile:
     return HourProfile(Profile(tuple(columns)), yes)
 
 
-def _read(data: bytes, columns: list[str] | None = None) -> pa.Table:
+def table_of(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """A small file. For these, handing columns to threads costs more than reading them."""
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
 
 
 def _hours_in(objects: ObjectStore, model: str, noun: str, ending: str, after: datetime, until: datetime) -> list[tuple[datetime, str]]:
@@ -387,8 +245,14 @@ def _prefix(model: str) -> str:
     return f"monitoring/{model}/"
 
 
-def _get(objects: ObjectStore, key: str) -> bytes | None:
+def stored(objects: ObjectStore, key: str) -> bytes | None:
+    """An object's bytes; None if there is none."""
     try:
         return objects.get(key)
     except NotFound:
         return None
+
+
+def _document(kind: type[Kept], objects: ObjectStore, key: str) -> Kept | None:
+    data = stored(objects, key)
+    return None if data is None else decode(kind, data, key)

@@ -5,7 +5,7 @@ from functools import cache, partial
 
 import dagster as dg
 
-from mlops_assets.adapters import hours, pseudonyms
+from mlops_assets.adapters import compaction, hours, pseudonyms
 from mlops_assets.assets.hourly import Asked, HourlyReport, Made
 from mlops_assets.assets.training import baseline_key
 from mlops_assets.core.baseline import Baseline
@@ -24,16 +24,16 @@ def predictions(platform: Platform, spec: ModelSpec, _: Asked) -> Made:
     The position is kept with the hours that are to be profiled, after their files: whoever is killed in between reads some of the log
     again, and adds nothing twice.
     """
-    progress, found = hours.read_progress(platform.objects, spec.name), dict[datetime, hours.Compacted]()
+    progress, found = hours.read_progress(platform.objects, spec.name), dict[datetime, compaction.Compacted]()
     while True:
         new = platform.predictions.read(spec.name, progress.position, limit=hours.ROWS_AT_ONCE)
         if new.rows.empty and new.position == progress.position:
             break
-        added = hours.add(platform.objects, spec.name, new.rows)
-        progress = progress.read_to(new.position, list(added), hours.newest_live(new.rows))
+        added = compaction.add(platform.objects, spec.name, new.rows)
+        progress = progress.read_to(new.position, list(added), compaction.newest_live(new.rows))
         hours.write_progress(platform.objects, spec.name, progress)
         for hour, one in added.items():
-            found[hour] = hours.Compacted(one.added + (found[hour].added if hour in found else 0), one.rows)
+            found[hour] = compaction.Compacted(one.added + (found[hour].added if hour in found else 0), one.rows)
         if len(new.rows) < hours.ROWS_AT_ONCE:
             break  # what comes in while this run is at work is the next one's
     return {
