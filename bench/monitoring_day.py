@@ -87,7 +87,7 @@ def rows_of(generator: np.random.Generator, count: int, moved: float = 0.0) -> n
 
 def baseline_document(generator: np.random.Generator) -> bytes:
     """What v1 is watched by."""
-    from mlops_assets.assets.training import SCORE
+    from mlops_assets.assets.baseline import SCORE
     from mlops_assets.core.baseline import Baseline
     from mlops_assets.core.calibration import cut
     from mlops_assets.core.performance import calibrate
@@ -107,7 +107,7 @@ def write(folder: Path, rows: int) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     from mlops_assets.adapters.prediction_log import LoggedInput, _schema, object_key
-    from mlops_assets.assets.training import baseline_key
+    from mlops_assets.assets.baseline import baseline_key
 
     model, generator = spec(), np.random.default_rng(3)
     Folder(folder).put(baseline_key(model.name, canaries.CHAMPION), baseline_document(generator))

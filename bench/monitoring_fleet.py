@@ -16,9 +16,9 @@ from bench.monitoring_day import FEATURES, NIGHT
 from mlops_assets import event_log
 from mlops_assets.adapters import tables
 from mlops_assets.adapters.memory import MemoryObjectStore, MemoryPolicyStore, MemoryPredictionLog
+from mlops_assets.assets.baseline import baseline_key
 from mlops_assets.assets.hourly import Asked
 from mlops_assets.assets.hourly_monitoring import OP, REPORTS, build_hourly_monitoring
-from mlops_assets.assets.training import baseline_key
 from mlops_assets.core.hourly import HOUR
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.monitoring_spec import Drift, LivePerformance

@@ -12,8 +12,10 @@ import yaml
 
 from bench.drift_alarms import Case, alarms
 from bench.figures import Figure
+from mlops_assets.assets.baseline import SCORE
 from mlops_assets.assets.drift import rank
-from mlops_assets.assets.training import SCORE, fit, matrix_of
+from mlops_assets.assets.reading import matrix_of
+from mlops_assets.assets.training import fit
 from mlops_assets.components.attributes import ModelAttributes, build
 from mlops_assets.core.baseline import Baseline, importance
 from mlops_assets.core.calibration import cut

@@ -6,9 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.adapters.profile_parquet import profile_parquet
+from mlops_assets.assets.baseline import baseline_of
 from mlops_assets.assets.drift import Ranked, rank
-from mlops_assets.assets.training import baseline_key
-from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.drift import judge
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.model_spec import ModelSpec
@@ -25,10 +24,9 @@ def compare(platform: Platform, spec: ModelSpec, path: Path) -> tuple[Ranked, ..
     champion = platform.policies.read(spec.name).champion
     if champion is None:
         raise NotFound(f"{spec.name} has no release in production, so there is no baseline to compare with: promote one first")
-    base = Baseline.from_json(platform.objects.get(baseline_key(spec.name, champion)).decode()).only(spec.features.names)
+    base = baseline_of(platform, spec, champion).only(spec.features.names)
     current = profile_parquet(base.profile, path, spec.features.inputs)
-    watched = [name for name in spec.features.names if name not in spec.drift.ignore]
-    return rank(base, current, judge(base, current, spec.drift, spec.drift.window, watched))
+    return rank(base, current, judge(base, current, spec.drift, spec.drift.window, spec.watched))
 
 
 def show(ranked: tuple[Ranked, ...], console: Console) -> None:

@@ -133,17 +133,6 @@ def _schemas(model: str, inputs: Inputs) -> dict[str, Any]:
     said_of = {"float": number, "string": {"type": ["string", "null"]}, "timestamp": {"type": ["string", "null"], "format": "date-time"}}
     kinds |= {field.name: said_of[field.type] for field in inputs.request}
     given = _object(kinds, required=[feature.name for feature in inputs.features if feature.name not in inputs.optional])
-    tensor = _object(
-        {
-            "name": {"type": "string"},
-            "shape": {"type": "array", "items": _PLACE, "minItems": 1, "maxItems": 2},
-            "datatype": {"enum": [*NUMBERS, TEXT]},
-            "data": {"type": "array"},
-            "parameters": {"type": "object"},
-        },
-        required=["name", "shape", "datatype"],
-    )
-    output = _object({"name": {"enum": [*OUTPUTS]}, "parameters": {"type": "object"}}, required=["name"])
     names = ("model", "release", "request_id", "unit")
     prediction = _object(
         {**dict.fromkeys(names, _TEXT), "score": {"type": "number"}, "decision": {"type": "boolean"}},
@@ -162,6 +151,24 @@ def _schemas(model: str, inputs: Inputs) -> dict[str, Any]:
         "Prediction": prediction,
         "Predictions": _object({"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}}}, ["predictions"]),
         "Wrong": _object({"error": wrong}, ["error"]),
+        **_infer_schemas(model),
+    }
+
+
+def _infer_schemas(model: str) -> dict[str, Any]:
+    """Those of the Open Inference Protocol."""
+    tensor = _object(
+        {
+            "name": {"type": "string"},
+            "shape": {"type": "array", "items": _PLACE, "minItems": 1, "maxItems": 2},
+            "datatype": {"enum": [*NUMBERS, TEXT]},
+            "data": {"type": "array"},
+            "parameters": {"type": "object"},
+        },
+        required=["name", "shape", "datatype"],
+    )
+    output = _object({"name": {"enum": [*OUTPUTS]}, "parameters": {"type": "object"}}, required=["name"])
+    return {
         "InferRequest": _object(
             {
                 "id": {"type": "string", "maxLength": MAX_ID_LENGTH},

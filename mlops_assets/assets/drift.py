@@ -8,9 +8,8 @@ import dagster as dg
 import numpy as np
 
 from mlops_assets.adapters import hours
+from mlops_assets.assets.baseline import SCORE, baseline_of
 from mlops_assets.assets.hourly import Asked, HourlyReport, Made, hour_at
-from mlops_assets.assets.predictions import baseline_of
-from mlops_assets.assets.training import SCORE
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.distances import DEFINITION, Distances, Tests, examine, measure
 from mlops_assets.core.drift import judge, summarize, unseen

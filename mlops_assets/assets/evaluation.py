@@ -9,7 +9,8 @@ import numpy as np
 from mlops_assets.adapters import holdout_scores, tables
 from mlops_assets.adapters.codec import encode
 from mlops_assets.adapters.onnx_model import OnnxModel
-from mlops_assets.assets.training import CAUSE_TAG, HISTORY_TAG, TRIGGER_TAG, blocks_of, matrix_of
+from mlops_assets.assets.reading import blocks_of, matrix_of
+from mlops_assets.assets.training import CAUSE_TAG, HISTORY_TAG, TRIGGER_TAG
 from mlops_assets.core import gates, ledger
 from mlops_assets.core.certificate import certificate, trained_because
 from mlops_assets.core.errors import AlreadyExists

@@ -9,7 +9,7 @@ import pandas as pd
 from mlops_assets.adapters import evidently_html, hours, tables
 from mlops_assets.adapters.prediction_log import FEATURE_PREFIX
 from mlops_assets.adapters.pseudonyms import readable
-from mlops_assets.assets.training import SCORE
+from mlops_assets.assets.baseline import SCORE
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.hourly import HOUR
 from mlops_assets.core.model_spec import ModelSpec

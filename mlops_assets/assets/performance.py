@@ -9,8 +9,8 @@ import pandas as pd
 
 from mlops_assets.adapters import hours, labels
 from mlops_assets.assets import keys
+from mlops_assets.assets.baseline import baseline_of
 from mlops_assets.assets.hourly import Asked, HourlyReport, Made
-from mlops_assets.assets.predictions import baseline_of
 from mlops_assets.assets.reading import data_time
 from mlops_assets.assets.verdicts import check_result
 from mlops_assets.core.errors import BadData

@@ -6,9 +6,8 @@ from functools import cache, partial
 import dagster as dg
 
 from mlops_assets.adapters import compaction, hours, pseudonyms
+from mlops_assets.assets.baseline import baseline_of
 from mlops_assets.assets.hourly import Asked, HourlyReport, Made
-from mlops_assets.assets.training import baseline_key
-from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.drift import unseen
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.hourly import HourProfile
@@ -78,11 +77,6 @@ def unseen_in(spec: ModelSpec, base: Profile, hour: HourProfile) -> list[str]:
     """The watched features of which most of an hour lies beyond all that the release was trained on."""
     found = unseen(base, hour.profile, spec.watched)
     return [verdict.name for verdict in found if verdict.outcome is Outcome.FAIL]
-
-
-def baseline_of(platform: Platform, spec: ModelSpec, release: str) -> Baseline:
-    """What a release is watched by; :class:`NotFound` if it has none."""
-    return Baseline.from_json(platform.objects.get(baseline_key(spec.name, release)).decode())
 
 
 def _base(platform: Platform, spec: ModelSpec, release: str) -> Profile | None:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from importlib import import_module
 
+import numpy as np
 import pandas as pd
 
 from mlops_assets.adapters import feature_rows, landing, tables
 from mlops_assets.core.errors import BadData, MlopsError
 from mlops_assets.core.feature_views import View
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.core.signature import encode
 from mlops_assets.ports import Platform
 
 
@@ -87,3 +89,15 @@ def midnight(day: date) -> datetime:
 def nullable(column: pd.Series) -> list[object]:
     """The values of a column, None where one is missing."""
     return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+
+
+def matrix_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray:
+    """Feature columns as the float32 matrix that the model takes."""
+    return encode(spec.features.inputs, {name: nullable(rows[name]) for name in spec.features.names})
+
+
+def blocks_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray | None:
+    """Which rows depend on each other, as ``gates.blocks`` says."""
+    if spec.gates.blocks == "day":
+        return rows["event_timestamp"].dt.floor("D").to_numpy()
+    return rows[spec.features.unit].astype(str).to_numpy() if spec.gates.blocks == "unit" else None

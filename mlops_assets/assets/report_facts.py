@@ -9,9 +9,9 @@ import numpy as np
 
 from mlops_assets.adapters.codec import decode
 from mlops_assets.assets import keys
-from mlops_assets.assets.training import CAUSE_TAG, SCORE, TRIGGER_TAG, baseline_key
+from mlops_assets.assets.baseline import SCORE, baseline_of
+from mlops_assets.assets.training import CAUSE_TAG, TRIGGER_TAG
 from mlops_assets.core import grid
-from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.errors import MlopsError, NotFound
 from mlops_assets.core.evidence import SCORE_BINS, Observation, Traffic
 from mlops_assets.core.model_spec import ModelSpec
@@ -195,7 +195,7 @@ def _scores(platform: Platform, spec: ModelSpec, policy: Policy) -> tuple[Scores
 
 def _baseline_scores(platform: Platform, spec: ModelSpec, release: str) -> Scores | None:
     try:
-        base = Baseline.from_json(platform.objects.get(baseline_key(spec.name, release)).decode())
+        base = baseline_of(platform, spec, release)
     except NotFound:
         return None
     column = base.profile.columns[base.profile.names.index(SCORE)]

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -15,32 +14,24 @@ from pydantic import Field
 
 from mlops_assets.adapters import onnx_export, tables
 from mlops_assets.assets import keys
+from mlops_assets.assets.baseline import baseline_key, training_baseline
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
-from mlops_assets.assets.reading import load, nullable, views_of
+from mlops_assets.assets.reading import blocks_of, load, matrix_of, views_of
 from mlops_assets.assets.verdicts import check_result
 from mlops_assets.changes import change
 from mlops_assets.core import parity
-from mlops_assets.core.baseline import Baseline, importance
-from mlops_assets.core.calibration import cut
 from mlops_assets.core.certificate import trained_because
 from mlops_assets.core.comparison import auc
 from mlops_assets.core.errors import MlopsError, SpecError, TrainingFailed
 from mlops_assets.core.history import added_by_history, without_history
-from mlops_assets.core.margins import first_margins
 from mlops_assets.core.model_spec import ModelSpec
-from mlops_assets.core.outcomes import Figure, Outcomes, figures
-from mlops_assets.core.performance import Calibration, calibrate
 from mlops_assets.core.policy import Author
 from mlops_assets.core.policy_changes import register
-from mlops_assets.core.profile import baseline
-from mlops_assets.core.signature import Signature, encode, ranges_of
+from mlops_assets.core.signature import Signature, ranges_of
 from mlops_assets.core.training_resources import op_tags
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Estimator, Platform, TrainingRun, model_key
 from mlops_assets.provenance import provenance
-
-SCORE = "score"
-"""The name of the score's column in a baseline, beside the features."""
 
 HISTORY_TAG = "history"
 """The tag of a release that tells what the features of the views add to it."""
@@ -65,23 +56,6 @@ def build_training_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
 def export_key(model: str, digest: str) -> str:
     """Where an export waits until it is registered."""
     return f"tables/{model}/exports/{digest}.onnx"
-
-
-def baseline_key(model: str, release: str) -> str:
-    """The training-time profile of a release, against which drift is measured."""
-    return f"models/{model}/{release}/baseline.json"
-
-
-def matrix_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray:
-    """Feature columns as the float32 matrix that the model takes."""
-    return encode(spec.features.inputs, {name: nullable(rows[name]) for name in spec.features.names})
-
-
-def blocks_of(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray | None:
-    """Which rows depend on each other, as ``gates.blocks`` says."""
-    if spec.gates.blocks == "day":
-        return rows["event_timestamp"].dt.floor("D").to_numpy()
-    return rows[spec.features.unit].astype(str).to_numpy() if spec.gates.blocks == "unit" else None
 
 
 def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -340,33 +314,6 @@ def release_tags(trained: TrainedModel) -> dict[str, str]:
 
 def _cause(training_set: TrainingSet) -> dict[str, str]:
     return {CAUSE_TAG: training_set.cause[:MOST_OF_A_TAG]} if training_set.cause else {}
-
-
-def training_baseline(platform: Platform, spec: ModelSpec, trained: TrainedModel, exported: bytes) -> bytes:
-    """What the release is watched by: the training rows' profile, and what its scores mean on the holdout, which it has not seen."""
-    training, holdout = (
-        tables.read_set(platform.objects, spec.name, digest) for digest in (trained.training_set.training, trained.training_set.holdout)
-    )
-    seen, unseen = matrix_of(spec, training), matrix_of(spec, holdout)
-    score = partial(onnx_export.score, exported)
-    matrix, scored = np.column_stack([seen, score(seen)]), score(unseen)
-    profile = baseline([*spec.features.names, SCORE], matrix)
-    times, label = training["event_timestamp"].dt.tz_localize(None).to_numpy(), holdout[spec.label.column].to_numpy(dtype=int)
-    known, days = calibrate(scored, label), holdout["event_timestamp"].dt.floor("D")
-    made = Baseline(
-        profile,
-        cut(profile, matrix, times, spec.drift.window),
-        importance(spec.features.names, score, unseen),
-        known,
-        auc(label, scored) if 0 < label.sum() < len(label) else None,
-        first_margins([_as_expected(spec, scored[rows], label[rows], known) for rows in days.groupby(days).indices.values()]),
-    )
-    return made.to_json().encode()
-
-
-def _as_expected(spec: ModelSpec, score: np.ndarray, label: np.ndarray, known: Calibration | None) -> tuple[Figure, ...]:
-    limit = spec.label.decision_threshold
-    return figures(Outcomes(score, label, score >= limit), known, limit)
 
 
 def announce(context: dg.AssetExecutionContext, spec: ModelSpec, release: str, trained: TrainedModel) -> None:

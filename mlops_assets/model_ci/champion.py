@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from mlops_assets.adapters import landing
-from mlops_assets.assets.training import baseline_key
+from mlops_assets.assets.baseline import baseline_key
 from mlops_assets.changes import change
 from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import AlreadyExists, MlopsError, NotFound, Unavailable

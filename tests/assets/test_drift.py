@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mlops_assets.adapters import hours
-from mlops_assets.assets.training import baseline_key
+from mlops_assets.assets.baseline import baseline_key
 from mlops_assets.core.baseline import Baseline
 from mlops_assets.core.errors import NotFound
 from mlops_assets.core.margins import Margin, Margins

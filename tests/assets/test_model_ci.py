@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlops_assets.assets.training import baseline_key
+from mlops_assets.assets.baseline import baseline_key
 from mlops_assets.core.errors import NotFound, Unavailable
 from mlops_assets.model_ci.champion import champion_of, copy_data, copy_release, crown, days_wanted, land_sample, landed_days
 from mlops_assets.ports import model_key

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_assets.adapters import tables
 from mlops_assets.assets.evaluation import evaluate
-from mlops_assets.assets.training import matrix_of
+from mlops_assets.assets.reading import matrix_of
 from mlops_assets.core.feature_spec import Online
 from mlops_assets.core.model_spec import ModelSpec
 from tests.assets.gifts import DAYS, NAME, SLUG, Gifts, train
