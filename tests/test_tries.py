@@ -1,13 +1,17 @@
 """How often a run is asked for again: what failed by itself is tried three times, what was killed is not to blame for it."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 import pytest
 from dagster._core.events import DagsterEventType, JobFailureData, RunFailureReason
 from dagster._core.test_utils import create_run_for_test
 
+from mlops_assets.core.errors import Unavailable
 from mlops_assets.sensors.tick import INTENT_TAG, MOST_RUNS, TRIES, is_given_up, runs_of
+from tests.assets.conftest import shop as shop
+from tests.assets.gifts import NAME, Gifts
 
 INTENT = "gift-returns/train/2024-02-01"
 
@@ -56,3 +60,20 @@ def test_kills_between_failures_do_not_shorten_the_tries(instance: dg.DagsterIns
     assert not is_given_up(runs_of(instance, INTENT))
     failed(instance, RunFailureReason.STEP_FAILURE)
     assert is_given_up(runs_of(instance, INTENT))
+
+
+def test_a_release_whose_evaluation_fails_again_and_again_is_refused_with_how_often(shop: Gifts, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = shop.copy(shop.with_first_release())[0]
+    assert shop.train(world).success
+
+    def fail(*_: object) -> None:
+        raise Unavailable("MLflow is down")
+
+    monkeypatch.setattr(world.platform.registry, "release", fail)
+    for _ in range(TRIES):
+        world.clock.advance(timedelta(hours=1))
+        assert world.tick("release") == 1
+    assert world.tick("release") == 0
+    refused = world.policy(NAME).last("v2", "refuse")
+    assert refused is not None
+    assert refused.author.why == "its evaluation and staging came to nothing in 3 runs: look at their logs"

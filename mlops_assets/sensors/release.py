@@ -10,7 +10,7 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy, newest_ahead, next_waiting, release_number
 from mlops_assets.ports import Platform
 from mlops_assets.rollout import decide_now, keep_hold
-from mlops_assets.sensors.tick import TRIES, Tick, ask_for_run, is_given_up, runs_of, without_figures
+from mlops_assets.sensors.tick import Tick, ask_for_run, is_given_up, runs_of, without_figures
 
 
 def look_at_release(tick: Tick, spec: ModelSpec) -> None:
@@ -28,10 +28,7 @@ def look_at_release(tick: Tick, spec: ModelSpec) -> None:
         _request_action(tick, spec, policy, "canary", waiting, f"{waiting} {reason}", ("canary",))
     registered = [c.release for c in policy.candidates if c.state in ("registered", "staging")]
     if registered and not tick.requests:
-        newest = max(registered, key=release_number)
-        if not _request_evaluation(tick, spec, newest):
-            author = Author("release sensor", f"its evaluation or staging run failed {TRIES} times: look at the run's log")
-            change(tick.platform, spec.name, lambda p: policy_changes.refuse(p, newest, author, tick.platform.clock()))
+        _evaluate(tick, spec, max(registered, key=release_number))
 
 
 def refuse_overtaken(platform: Platform, policy: Policy) -> Policy:
@@ -74,10 +71,12 @@ def _request_action(tick: Tick, spec: ModelSpec, policy: Policy, noun: str, rele
     ask_for_run(tick, spec, intent, nouns, "release", {"ops": {op: {"config": config}}}, release, for_ever=True)
 
 
-def _request_evaluation(tick: Tick, spec: ModelSpec, release: str) -> bool:
-    """Whether the release may still be tried."""
+def _evaluate(tick: Tick, spec: ModelSpec, release: str) -> None:
+    """Ask for its evaluation and staging, or refuse a release that was tried often enough."""
     intent = f"{spec.name}/{release}/evaluate"
-    if is_given_up(runs_of(tick.instance, intent)):
-        return False
-    ask_for_run(tick, spec, intent, ("evaluation", "staging"), "release", {}, release)
-    return True
+    past = runs_of(tick.instance, intent)
+    if is_given_up(past):
+        author = Author("release sensor", f"its evaluation and staging came to nothing in {len(past)} runs: look at their logs")
+        change(tick.platform, spec.name, lambda p: policy_changes.refuse(p, release, author, tick.platform.clock()))
+    else:
+        ask_for_run(tick, spec, intent, ("evaluation", "staging"), "release", {}, release)

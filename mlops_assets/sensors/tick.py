@@ -29,7 +29,7 @@ TRIES = 3
 """How often a run for the same intent may fail before a person has to look."""
 
 MOST_RUNS = 3 * TRIES
-"""How many runs an intent gets at most. One whose process was ended has not failed; nor does one seem to that takes its machine down."""
+"""How many runs an intent gets at most. One that was killed has not failed; nor does one seem to that brings down its machine."""
 
 RETRY_SECONDS = 10.0
 """The wait before a second try; it doubles with each further one ..."""
@@ -89,10 +89,10 @@ def runs_of(instance: dg.DagsterInstance, intent: str) -> Sequence[dg.RunRecord]
 
 def is_given_up(past: Sequence[dg.RunRecord]) -> bool:
     """Whether an intent was tried often enough: ``TRIES`` of its runs failed, or there were ``MOST_RUNS``."""
-    return sum(not _was_ended(record.dagster_run) for record in past) >= TRIES or len(past) >= MOST_RUNS
+    return sum(not _was_killed(record.dagster_run) for record in past) >= TRIES or len(past) >= MOST_RUNS
 
 
-def _was_ended(run: dg.DagsterRun) -> bool:
+def _was_killed(run: dg.DagsterRun) -> bool:
     """Whether a run's process was ended from outside, by which nothing is said about the work."""
     reason = run.tags.get(RUN_FAILURE_REASON_TAG)
     return run.status is dg.DagsterRunStatus.FAILURE and reason in (None, RunFailureReason.UNEXPECTED_TERMINATION.value)
