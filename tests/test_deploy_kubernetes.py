@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mlops_assets.adapters.kubernetes_api import _PLURALS
+from mlops_assets.adapters.kubernetes_api import PLURALS
 from mlops_assets.adapters.kubernetes_manifests import ASKS_RELEASES, GATEWAY_LABELS
 from mlops_assets.settings import Settings
 
@@ -68,7 +68,7 @@ def test_the_platform_may_do_what_its_adapter_does_and_may_not_read_secrets():
     rules = find("Role", "mlops-platform")["rules"]
     allowed = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
     assert {"get", "list", "create", "patch", "delete"} <= allowed["deployments"]
-    for plural in set(_PLURALS.values()) - {"deployments"}:
+    for plural in set(PLURALS.values()) - {"deployments"}:
         assert {"get", "create", "patch"} <= allowed[plural], plural
     assert "list" in allowed["pods"]
     assert "get" in allowed["pods/log"]

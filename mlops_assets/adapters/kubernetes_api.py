@@ -14,13 +14,15 @@ from typing import Any
 from mlops_assets.adapters.kubernetes_manifests import MANAGER, Manifest, Offer
 from mlops_assets.core.errors import BadData, MlopsError, NotFound, Unavailable
 
-_PLURALS = {
+PLURALS = {
     "Deployment": "deployments",
     "Service": "services",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "PodDisruptionBudget": "poddisruptionbudgets",
     "NetworkPolicy": "networkpolicies",
 }
+"""The kinds that we apply, as paths have them."""
+
 _APPLY = "application/apply-patch+yaml"
 _METRICS = "custom.metrics.k8s.io"
 _SECONDS = (2.0, 10.0)
@@ -94,7 +96,7 @@ class KubernetesApi:
 
     def _collection(self, version: str, kind: str) -> str:
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-        return f"{root}/namespaces/{self._namespace}/{_PLURALS[kind]}"
+        return f"{root}/namespaces/{self._namespace}/{PLURALS[kind]}"
 
     def _json(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Manifest | None = None) -> Any:
         return json.loads(self._text(method, path, query, body))
@@ -134,7 +136,8 @@ class KubernetesApi:
             if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
                 config.load_incluster_config(client_configuration=loaded)
             else:
-                config.load_kube_config(client_configuration=loaded)
+                # by name: the client has read the variable when it was imported
+                config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=loaded)
         except config.ConfigException as error:
             raise Unavailable(
                 f"no cluster is known ({error}): set KUBECONFIG to a kubeconfig, or run this in a pod with a service account"
