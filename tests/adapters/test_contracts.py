@@ -9,7 +9,7 @@ import pytest
 from mlops_assets.adapters.memory import MemoryObjectStore, MemoryPolicyStore, MemoryRegistry
 from mlops_assets.adapters.mlflow import MlflowRegistry
 from mlops_assets.adapters.s3 import S3ObjectStore, S3PolicyStore
-from mlops_assets.core import policy as changes
+from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import AlreadyExists, BadData, NotFound, StalePolicy
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import TrainingRun
@@ -113,15 +113,15 @@ class TestPolicyStore:
         assert model not in policies.models()
 
     def test_what_is_written_is_read_and_its_model_is_listed(self, policies, model):
-        written = changes.register(Policy(model), "v1", DIGEST, ADA, NOW)
+        written = policy_changes.register(Policy(model), "v1", DIGEST, ADA, NOW)
         policies.write(written, 0)
         assert policies.read(model) == written
         assert model in policies.models()
         assert list(policies.models()) == sorted(policies.models())
 
     def test_of_two_changes_of_one_generation_the_second_is_stale(self, policies, model):
-        first = changes.register(Policy(model), "v1", DIGEST, ADA, NOW)
-        second = changes.register(Policy(model), "v2", DIGEST, ADA, NOW)
+        first = policy_changes.register(Policy(model), "v1", DIGEST, ADA, NOW)
+        second = policy_changes.register(Policy(model), "v2", DIGEST, ADA, NOW)
         policies.write(first, 0)
         with pytest.raises(StalePolicy, match="generation 1, expected 0"):
             policies.write(second, 0)
