@@ -39,6 +39,7 @@ install-kubernetes:  ## gateway, access and stores on the cluster of KUBECONFIG 
 
 e2e-kubernetes: install  ## the data plane on the cluster of KUBECONFIG, under load: canary, rollback, faults, each with its cost (SERVING_IMAGE=... and others)
 	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes.py tests/adapters/test_kubernetes.py
+	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes_platform.py
 
 dashboards: install  ## deploy/grafana/dashboards anew from mlops_assets/dashboards.py
 	$(BIN)/python -m mlops_assets.dashboards

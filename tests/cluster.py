@@ -97,14 +97,14 @@ def secret(name: str) -> dict[str, str]:
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
-def require_cluster() -> None:
-    """Skip the test, with a clear word, where there is no cluster for it."""
+def require_cluster(*more: str) -> None:
+    """Skip the test, with a clear word, where there is no cluster for it, or it is not told of the images ``more``."""
     if "KUBECONFIG" not in os.environ or shutil.which("kubectl") is None:
         pytest.skip("there is no cluster: set KUBECONFIG, and have kubectl on PATH")
-    missing = [name for name in IMAGES if name not in os.environ]
+    missing = [name for name in (*IMAGES, *more) if name not in os.environ]
     if missing:
         pytest.skip(
-            f"{', '.join(missing)} is not set: name images that the cluster has or can pull ('make images' builds the serving image)"
+            f"{', '.join(missing)} is not set: name images that the cluster has or can pull ('make images' builds serving and platform)"
         )
     if kubectl("get", "namespace", NAMESPACE, "--ignore-not-found"):
         pytest.skip(f"the cluster has a namespace {NAMESPACE} already, and this test would delete it: use another cluster")
@@ -112,24 +112,33 @@ def require_cluster() -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The cluster with all of ``deploy/kubernetes`` but the operator's pod; deleted in the end."""
+    """The cluster with all of ``deploy/kubernetes`` that serves: neither operator's pod nor MLflow nor Dagster; deleted in the end."""
     require_cluster()
-    began = time.monotonic()
     try:
-        subprocess.run(["bash", str(INSTALL)], env={**os.environ, "EPHEMERAL": "1"}, check=True)
-        kubectl("wait", "--for=condition=complete", "job/mlops-buckets", "--timeout=180s")
-        serving, platform = secret("mlops-serving"), secret("mlops-platform")
-        found = Cluster(
-            f"http://{service_address('mlops-s3')}:8333",
-            Credentials(serving["AWS_ACCESS_KEY_ID"], serving["AWS_SECRET_ACCESS_KEY"]),
-            platform["MLOPS_GATEWAY_TOKEN"],
-            time.monotonic() - began,
-        )
-        _require_routed(found)
-        eventually(lambda: len(found.gateway_pods()) == 2, 60)
-        yield found
+        yield installed({name: value for name, value in os.environ.items() if name != "PLATFORM_IMAGE"})
     finally:
-        kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s", check=False)
+        delete_all()
+
+
+def installed(environment: Mapping[str, str]) -> Cluster:
+    """Install what the environment asks for, and wait until it answers."""
+    began = time.monotonic()
+    subprocess.run(["bash", str(INSTALL)], env={**environment, "EPHEMERAL": "1"}, check=True)
+    kubectl("wait", "--for=condition=complete", "job/mlops-buckets", "--timeout=180s")
+    serving, platform = secret("mlops-serving"), secret("mlops-platform")
+    found = Cluster(
+        f"http://{service_address('mlops-s3')}:8333",
+        Credentials(serving["AWS_ACCESS_KEY_ID"], serving["AWS_SECRET_ACCESS_KEY"]),
+        platform["MLOPS_GATEWAY_TOKEN"],
+        time.monotonic() - began,
+    )
+    _require_routed(found)
+    eventually(lambda: len(found.gateway_pods()) == 2, 60)
+    return found
+
+
+def delete_all() -> None:
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s", check=False)
 
 
 def _require_routed(found: Cluster) -> None:

@@ -223,6 +223,27 @@ def test_chart_and_plain_file_say_the_same() -> None:
     assert chart["postgresql"]["postgresqlScheme"] == "postgresql+psycopg2"
 
 
+def test_chart_and_own_deployments_are_found_under_the_same_names() -> None:
+    """By the code server's address, by what the proxy asks, and by the labels that the NetworkPolicy and the gateways know."""
+    chart = values()
+    made = list(yaml.safe_load_all((DEPLOY / "deployments.yaml").read_text()))
+    services = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in made if one["kind"] == "Service"}
+    workspace = yaml.safe_load((DEPLOY / "workspace.yaml").read_text())["load_from"]
+    (server,) = [entry["grpc_server"] for entry in workspace]
+    (of_chart,) = chart["dagsterWebserver"]["workspace"]["servers"]
+    assert {name: server[name] for name in ("host", "port")} == {name: of_chart[name] for name in ("host", "port")}
+    assert server["location_name"] == of_chart["name"]
+    (code,) = chart["dagster-user-deployments"]["deployments"]
+    assert services == {code["name"]: code["port"], "dagster-dagster-webserver": chart["dagsterWebserver"]["service"]["port"]}
+    proxy = next(one for one in yaml.safe_load_all((DEPLOY / "access.yaml").read_text()) if one["kind"] == "Deployment")
+    upstream = f"--upstream=http://dagster-dagster-webserver.$(NAMESPACE).svc:{services['dagster-dagster-webserver']}"
+    assert upstream in proxy["spec"]["template"]["spec"]["containers"][0]["args"]
+    labels = {one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"] for one in made if one["kind"] == "Deployment"}
+    policy = yaml.safe_load((DEPLOY / "network.yaml").read_text())
+    assert labels["dagster-webserver"] == policy["spec"]["podSelector"]["matchLabels"]
+    assert ASKS_RELEASES.items() <= labels["mlops-assets"].items()
+
+
 def test_no_secret_stands_in_a_file() -> None:
     for file in DEPLOY.iterdir():
         assert not re.search(r"(?im)^[^#\n]*(password|secret_?key|client-secret)\s*:\s*['\"]?[A-Za-z0-9+/]{6,}", file.read_text()), file
@@ -230,7 +251,8 @@ def test_no_secret_stands_in_a_file() -> None:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_what_is_applied_beside_dagster_passes_what_kubernetes_asks(version: str) -> None:
-    manifests = [one for name in ("access.yaml", "runs.yaml") for one in yaml.safe_load_all((DEPLOY / name).read_text())]
+    files = ("access.yaml", "network.yaml", "runs.yaml")
+    manifests = [one for name in files for one in yaml.safe_load_all((DEPLOY / name).read_text())]
     assert all(valid(manifest, version) for manifest in manifests)
     policy = next(manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy")
     assert policy["spec"]["ingress"] == [{"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "oauth2-proxy"}}}]}]

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import kubernetes_validate
@@ -32,8 +32,8 @@ def find(kind: str, name: str) -> dict:
     return found
 
 
-def pods() -> Iterator[tuple[str, dict]]:
-    for one in documents():
+def pods(manifests: Iterable[dict] | None = None) -> Iterator[tuple[str, dict]]:
+    for one in documents() if manifests is None else manifests:
         if "template" in one.get("spec", {}):
             yield one["metadata"]["name"], one["spec"]["template"]["spec"]
 
@@ -46,7 +46,11 @@ def test_every_manifest_is_valid_to_the_letter(path, version):
 
 
 def test_every_container_is_confined_has_bounds_and_knows_secrets_by_name_only():
-    for name, pod in pods():
+    require_confined(pods())
+
+
+def require_confined(pods: Iterable[tuple[str, dict]]) -> None:
+    for name, pod in pods:
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         for container in (*pod.get("initContainers", ()), *pod["containers"]):
@@ -157,3 +161,38 @@ def test_installing_without_an_image_says_what_is_expected():
     done = subprocess.run(["bash", str(FOLDER / "install.sh")], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "SERVING_IMAGE: is not set, expected the serving image" in done.stderr
+
+
+DAGSTER = {"mlops-assets", "dagster-webserver", "dagster-daemon"}
+
+
+def test_dagster_is_installed_on_a_database_of_yours_unless_its_chart_does_that():
+    told = {"SERVING_IMAGE": "s:1", "PLATFORM_IMAGE": "p:1", "MLOPS_DAGSTER_DATABASE_URL": "postgresql+psycopg2://u:hidden@db/dagster"}
+    every = rendered(**told, SETTINGS="MLOPS_SENSOR_SECONDS=5 MLOPS_PACE=2")
+    for document in every:
+        kubernetes_validate.validate(document, "1.30", strict=True)
+    assert "hidden" not in json.dumps(every)
+    theirs = [one for one in every if one["kind"] == "Deployment" and one["metadata"]["name"] in DAGSTER]
+    assert {one["metadata"]["name"] for one in theirs} == DAGSTER
+    require_confined(pods(theirs))
+    for _, pod in pods(theirs):
+        assert pod["serviceAccountName"] == "dagster"
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert container["image"] == "p:1"
+            assert {
+                "name": "instance",
+                "mountPath": "/var/lib/mlops/dagster/dagster.yaml",
+                "subPath": "dagster.yaml",
+                "readOnly": True,
+            } in (container["volumeMounts"])
+    config = {one["metadata"]["name"]: one["data"] for one in every if one["kind"] == "ConfigMap"}
+    assert config["dagster-instance"].keys() == {"dagster.yaml"}
+    assert config["mlops"].items() >= {"MLOPS_PLATFORM_IMAGE": "p:1", "MLOPS_SENSOR_SECONDS": "5", "MLOPS_PACE": "2"}.items()
+    assert "dagster-webserver" in {one["metadata"]["name"] for one in every if one["kind"] == "NetworkPolicy"}
+    by_chart = rendered(**told, DAGSTER="chart")
+    assert not DAGSTER & {one["metadata"]["name"] for one in by_chart}
+
+
+def test_dagster_may_keep_releases_however_it_is_installed():
+    binding = find("RoleBinding", "mlops-platform")
+    assert {subject["name"] for subject in binding["subjects"]} == {"mlops-platform", "dagster"}

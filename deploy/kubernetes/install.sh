@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install or update gateway, access and, where they are asked for, object store, online store and operator's pod on the cluster that
+# Install or update gateway, access and, where they are asked for, object store, online store, operator's pod, MLflow and Dagster on the cluster that
 # KUBECONFIG names. Again is harmless: secrets that are there are kept. `make install-kubernetes` calls it.
 #
 #   SERVING_IMAGE    the serving image (make images), as the cluster pulls it; needed
@@ -9,7 +9,9 @@
 #   S3_URL           an object store of yours; without it SeaweedFS is installed. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are its
 #   ONLINE_URL       an online store of yours; without it Redis is installed
 #   MLFLOW_URL       an MLflow of yours. With MLOPS_MLFLOW_DATABASE_URL (postgresql+psycopg2://...) instead, and PLATFORM_IMAGE, one is installed
-#   MLOPS_DAGSTER_DATABASE_URL   Dagster's Postgres, kept in the Secret mlops-platform for deploy/dagster
+#   MLOPS_DAGSTER_DATABASE_URL   Dagster's Postgres, of the same form. With it, and PLATFORM_IMAGE, Dagster is installed; DAGSTER=chart leaves that
+#                    to Dagster's own chart (deploy/dagster/values.yaml)
+#   SETTINGS         more of the ConfigMap that every pod of ours reads: NAME=value, separated by spaces (MLOPS_LOG_ROTATE_SECONDS=60 ...)
 #   CLUSTER_DOMAIN   default cluster.local
 #   EPHEMERAL=1      for a cluster without volumes: the installed object store forgets everything when its pod ends
 #   DRY_RUN=1        print what would be applied
@@ -23,8 +25,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 namespace=mlops
 domain=${CLUSTER_DOMAIN:-cluster.local}
 installs_mlflow() { [ -z "${MLFLOW_URL:-}" ] && [ -n "${MLOPS_MLFLOW_DATABASE_URL:-}" ]; }
+installs_dagster() { [ -n "${MLOPS_DAGSTER_DATABASE_URL:-}" ] && [ "${DAGSTER:-}" != chart ]; }
 if installs_mlflow && [ -z "${PLATFORM_IMAGE:-}" ]; then
     echo "error: got MLOPS_MLFLOW_DATABASE_URL without PLATFORM_IMAGE, whose MLflow is to run: make images builds one" >&2
+    exit 1
+fi
+if installs_dagster && [ -z "${PLATFORM_IMAGE:-}" ]; then
+    echo "error: got MLOPS_DAGSTER_DATABASE_URL without PLATFORM_IMAGE, which is to run Dagster: make images builds one, or set DAGSTER=chart" >&2
     exit 1
 fi
 work=$(mktemp -d)
@@ -61,6 +68,7 @@ components() {
     [ -n "${ONLINE_URL:-}" ] || echo redis
     [ -z "${PLATFORM_IMAGE:-}" ] || echo operator
     ! installs_mlflow || echo mlflow
+    ! installs_dagster || echo ../dagster
     kubectl api-versions | grep -qx policy/v1 || echo kubernetes-1.20
 }
 
@@ -87,6 +95,8 @@ image() { # name in the manifests, reference
     printf '      - MLOPS_S3_URL=%s\n' "${S3_URL:-http://mlops-s3.$namespace.svc.$domain:8333}"
     printf '      - AWS_DEFAULT_REGION=%s\n      - MLOPS_SERVING_IMAGE=%s\n' "${AWS_DEFAULT_REGION:-us-east-1}" "$SERVING_IMAGE"
     printf '      - MLOPS_CLUSTER_DOMAIN=%s\n' "$domain"
+    [ -z "${PLATFORM_IMAGE:-}" ] || printf '      - MLOPS_PLATFORM_IMAGE=%s\n' "$PLATFORM_IMAGE"
+    for setting in ${SETTINGS:-}; do printf '      - %s\n' "$setting"; done
     ! installs_mlflow || printf '      - MLFLOW_TRACKING_URI=http://mlops-mlflow.%s.svc.%s:5000\n' "$namespace" "$domain"
     [ -z "${MLFLOW_URL:-}" ] || printf '      - MLFLOW_TRACKING_URI=%s\n' "$MLFLOW_URL"
 } >"$work/kustomization.yaml"
@@ -129,4 +139,9 @@ fi
 # a Job cannot be changed, and this one may run as often as one likes
 kubectl --namespace "$namespace" delete job mlops-buckets --ignore-not-found
 kubectl apply --kustomize "$work"
-kubectl --namespace "$namespace" rollout status deployment/mlops-gateway --timeout "${TIMEOUT:-300s}"
+deployments=(mlops-gateway)
+! installs_mlflow || deployments+=(mlops-mlflow)
+! installs_dagster || deployments+=(mlops-assets dagster-webserver dagster-daemon)
+for name in "${deployments[@]}"; do
+    kubectl --namespace "$namespace" rollout status "deployment/$name" --timeout "${TIMEOUT:-300s}"
+done

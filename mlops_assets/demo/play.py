@@ -56,12 +56,30 @@ class Step:
 
 
 class Story:
-    """What the demo knows while it plays."""
+    """What the demo knows while it plays.
 
-    def __init__(self, settings: Settings, platform: Platform, spec: ModelSpec, console: Console) -> None:
+    Args:
+        settings: of the stack.
+        platform: its adapters.
+        spec: of the model.
+        console: where progress is told.
+        traffic: the callers; by default those of the stack's own gateway.
+        patience: seconds after which a step has not happened.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        platform: Platform,
+        spec: ModelSpec,
+        console: Console,
+        traffic: Traffic | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
         self.settings, self.platform, self.spec, self.console = settings, platform, spec, console
         self.caller = Caller(spec, *YEAR)
-        self.traffic = Traffic(MODEL, settings.gateway_port, RATE)
+        self.traffic = traffic or Traffic(MODEL, settings.gateway_port, RATE)
+        self.patience = patience
         self.steps: list[Step] = []
 
     def policy(self) -> Policy:
@@ -99,12 +117,13 @@ class Story:
         mark = "[green]done[/]" if step.ok else "[red]did not happen[/]"
         self.console.print(f"{mark} {name} ({step.seconds:.0f} s): {step.reason}")
 
-    def wait_for(self, what: str, happened: Callable[[Policy], Change | None], within: float = PATIENCE) -> Change:
-        """Watch the policy until a change is found.
+    def wait_for(self, what: str, happened: Callable[[Policy], Change | None], within: float | None = None) -> Change:
+        """Watch the policy until a change is found, for ``within`` seconds instead of the story's patience.
 
         Raises:
             TimeoutError: if it does not come.
         """
+        within = within or self.patience
         deadline = time.monotonic() + within
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True) as progress:
@@ -272,14 +291,14 @@ def wait_for_drift(story: Story) -> dict[str, float]:
     """Watch the drift reports until one is bad enough to train on; returns the PSI that it found."""
     from mlops_assets.demo.report import instance_of, latest_metadata
 
-    limit, deadline = story.spec.retrain.on_drift_above or 0.0, time.monotonic() + PATIENCE
+    limit, deadline = story.spec.retrain.on_drift_above or 0.0, time.monotonic() + story.patience
     instance = instance_of(story.settings)
     while time.monotonic() < deadline:
         found = latest_metadata(instance, story.spec, "drift_report")
         if found.get("largest_psi", 0.0) > limit:
             return {name: round(value, 2) for name, value in found.items() if name.startswith("psi_") and value > limit}
         time.sleep(1)
-    raise TimeoutError(f"no drift report found a PSI above {limit} within {PATIENCE:.0f} s")
+    raise TimeoutError(f"no drift report found a PSI above {limit} within {story.patience:.0f} s")
 
 
 def _promoted(release: str) -> Callable[[Policy], Change | None]:

@@ -67,10 +67,11 @@ class Traffic:
         model: who is asked.
         port: of the gateway.
         rate: requests a second, all threads together.
+        host: of the gateway.
     """
 
-    def __init__(self, model: str, port: int, rate: float, threads: int = 4) -> None:
-        self._path, self._port, self._pause = f"/models/{model}/predict", port, threads / rate
+    def __init__(self, model: str, port: int, rate: float, threads: int = 4, host: str = HOST) -> None:
+        self._path, self._host, self._port, self._pause = f"/models/{model}/predict", host, port, threads / rate
         self._pool: Sequence[bytes] = ()
         self._units: Sequence[str] = ()
         self._turn = itertools.count()
@@ -119,7 +120,7 @@ class Traffic:
                     continue
                 place = next(self._turn) % len(self._pool)
                 body, unit = self._pool[place], self._units[place]
-            connection = connection or http.client.HTTPConnection(HOST, self._port, timeout=10)
+            connection = connection or http.client.HTTPConnection(self._host, self._port, timeout=10)
             release, status = self._ask(connection, body, unit)
             served = served or status == http.client.OK
             if status == 0:
