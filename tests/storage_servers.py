@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -36,11 +37,23 @@ def _stack(settings: Settings, *services: str) -> Iterator[Settings]:
         stack.down()
 
 
+@contextmanager
+def _running_s3(settings: Settings) -> Iterator[Settings]:
+    with _stack(settings, "s3"), _environment(credentials.read(settings.home).environment()):
+        yield settings
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A running SeaweedFS with the platform's buckets, at ``settings.s3_url``; its credentials are in the environment."""
-    settings = Settings(tmp_path_factory.mktemp("s3"), free_base_port())
-    with _stack(settings, "s3"), _environment(credentials.read(settings.home).environment()):
+    with _running_s3(Settings(tmp_path_factory.mktemp("s3"), free_base_port())) as settings:
+        yield settings
+
+
+@pytest.fixture
+def empty_s3(tmp_path: Path) -> Iterator[Settings]:
+    """As ``s3``, and nobody else has written to it."""
+    with _running_s3(Settings(tmp_path / "s3", free_base_port())) as settings:
         yield settings
 
 

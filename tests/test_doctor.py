@@ -59,15 +59,15 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(tmp_path, free_base_port())
 
 
-def test_on_a_real_store_nothing_has_to_be_mended_and_nothing_is_left_behind(s3: Settings) -> None:
-    doctor = Doctor(s3, lambda: local_platform(s3))
+def test_on_a_real_store_nothing_has_to_be_mended_and_nothing_is_left_behind(empty_s3: Settings) -> None:
+    doctor = Doctor(empty_s3, lambda: local_platform(empty_s3))
     told = outcomes(doctor)
     well = {"Python", "packages", "disk", "credentials", "object store", "write once", "clock", "compare and swap", "online store"}
     assert {what for what, outcome in told.items() if outcome is Outcome.PASS} >= well
     assert {what for what, outcome in told.items() if outcome is Outcome.FAIL} == {"MLflow", "Dagster", "gateway"}  # which do not run here
-    objects = S3ObjectStore(s3.s3_url, credentials.read(s3.home))
+    objects = S3ObjectStore(empty_s3.s3_url, credentials.read(empty_s3.home))
     assert not objects.list("tables/doctor/")
-    assert S3PolicyStore(s3.s3_url, credentials.read(s3.home)).models() == ()
+    assert S3PolicyStore(empty_s3.s3_url, credentials.read(empty_s3.home)).models() == ()
 
 
 def test_a_store_that_heeds_no_condition_and_a_wrong_clock_are_found(settings: Settings) -> None:
