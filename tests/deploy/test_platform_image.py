@@ -41,6 +41,12 @@ def test_every_model_loads_in_it_read_only_and_without_a_network(images, platfor
     assert images.python(platform, code) == [["flight-delay"], True]
 
 
+def test_models_train_in_it(images, platform):
+    """Their libraries want nothing of the system that the image below has not."""
+    code = "import json; import mlops_assets.defs.flight_delay.training; print(json.dumps('trains'))"
+    assert images.python(platform, code) == "trains"
+
+
 @pytest.mark.parametrize(
     "command", ["mlops --help", "dagster --version", "dagster-webserver --version", "dagster-daemon --help", "envoy --version"]
 )
