@@ -15,12 +15,13 @@ from mlops_assets.definitions import load_specs, shared_definitions
 
 
 def small_spec() -> ModelSpec:
-    """flight-delay as it is declared, but for what it asks of Kubernetes."""
+    """flight-delay as it is declared, but for what it asks of Kubernetes, and for how slow it may be where all of this shares two cores."""
     spec = next(spec for spec in load_specs() if spec.name == "flight-delay")
     pods = Pods(cpu="25m", memory="112Mi", memory_limit="384Mi", max_replicas=3)
     return replace(
         spec,
         serving=replace(spec.serving, pods=pods, ready_within=spec.serving.ready_within * 4),
+        slo=replace(spec.slo, latency=spec.serving.timeout),
         training=replace(spec.training, resources=Resources(cpu="100m", memory="1Gi")),
     )
 
