@@ -34,10 +34,10 @@ e2e-monitoring: install  ## Prometheus, Alertmanager and a loopback PagerDuty: e
 	bash deploy/monitoring_tools.sh
 	$(BIN)/python -m pytest -s tests/e2e/test_monitoring.py
 
-install-kubernetes:  ## gateway, access and stores on the cluster of KUBECONFIG (SERVING_IMAGE=...; deploy/kubernetes/install.sh says what else)
+install-kubernetes:  ## gateway, access, stores and, as asked for, MLflow and Dagster on the cluster of KUBECONFIG (SERVING_IMAGE=...; deploy/kubernetes/install.sh says what else)
 	bash deploy/kubernetes/install.sh
 
-e2e-kubernetes: install  ## the data plane on the cluster of KUBECONFIG, under load: canary, rollback, faults, each with its cost (SERVING_IMAGE=... and others)
+e2e-kubernetes: install  ## the data plane, then the whole platform, on the cluster of KUBECONFIG, under load: releases and faults, each with its cost (SERVING_IMAGE=... and others)
 	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes.py tests/adapters/test_kubernetes.py
 	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes_platform.py
 

@@ -91,7 +91,7 @@ def _begins(partition: str | None) -> float | None:
     for form in ("%Y-%m-%d-%H:%M", "%Y-%m-%d"):
         try:
             return datetime.strptime(f"{partition} +0000", f"{form} %z").timestamp()
-        except ValueError:
+        except ValueError:  # of the other form, or a release's name
             continue
     return None
 

@@ -67,7 +67,7 @@ def _base() -> str:
     for branch in ("origin/main", "main"):
         try:
             found = merge_base(branch)
-        except NotFound:
+        except NotFound:  # a clone need not have this branch
             continue
         if found != git(ROOT, "rev-parse", "HEAD").strip():
             return found
