@@ -1,16 +1,21 @@
 """What an operator does by hand, without Dagster: act on the data plane first; the reconcile sensor records it afterwards."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlops_assets.changes import change
 from mlops_assets.core import policy as policies
 from mlops_assets.core import policy_changes
 from mlops_assets.core.errors import IllegalChange, NotFound, Unavailable
-from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Policy
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import apply_route, converge_traffic, with_traffic
+
+if TYPE_CHECKING:
+    from mlops_assets.core.model_spec import ModelSpec
 
 
 @dataclass(frozen=True)

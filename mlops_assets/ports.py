@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlops_assets.core.alert import Alert, Firing
-from mlops_assets.core.evidence import GatewaySample
-from mlops_assets.core.feature_spec import Features
-from mlops_assets.core.feature_views import FeatureVersion, View
-from mlops_assets.core.policy import Policy
-from mlops_assets.core.routing import Route
-from mlops_assets.core.serving_spec import Serving
-
-if TYPE_CHECKING:  # a rollback must not wait for pandas
+if TYPE_CHECKING:  # a rollback waits neither for pandas nor for what it needs nothing of
     import numpy as np
     import pandas as pd
+
+    from mlops_assets.core.alert import Alert, Firing
+    from mlops_assets.core.evidence import GatewaySample
+    from mlops_assets.core.feature_spec import Features
+    from mlops_assets.core.feature_views import FeatureVersion, View
+    from mlops_assets.core.policy import Policy
+    from mlops_assets.core.routing import Route
+    from mlops_assets.core.serving_spec import Serving
 
 Clock = Callable[[], datetime]
 """The present time, with its zone. Production passes the wall clock, a test one that it moves."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mlops_assets import credentials
 from mlops_assets.core.pii import KEY_VARIABLE
-from mlops_assets.ports import Deployments, FeatureStore, Gateway, NoPager, Platform
+from mlops_assets.ports import Deployments, FeatureStore, Gateway, NoPager, Pager, Platform, PredictionLog, Registry
 from mlops_assets.settings import Settings
 
 FEATURE_REPO = Path(__file__).resolve().parents[2] / "feature_repo"
@@ -24,7 +24,7 @@ def wall_clock() -> datetime:
 
 
 class _Later:
-    """What is made when it is first asked for something: a rollback needs no features, and pandas is half of what it would import."""
+    """What is made when it is first asked for something: a rollback imports neither pandas for features nor what reads a log."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make, self._made = make, None
@@ -40,9 +40,6 @@ def local_platform(settings: Settings | None = None) -> Platform:
 
     Nothing is connected before it is used.
     """
-    from mlops_assets.adapters.alertmanager import AlertmanagerPager
-    from mlops_assets.adapters.mlflow import MlflowRegistry
-    from mlops_assets.adapters.prediction_log import S3PredictionLog
     from mlops_assets.adapters.s3 import S3ObjectStore, S3PolicyStore
 
     settings = settings or Settings.from_environment()
@@ -57,19 +54,35 @@ def local_platform(settings: Settings | None = None) -> Platform:
 
         return FeastFeatureStore(FEATURE_REPO, settings.home / "feast", objects, settings.online_url)
 
+    def registry() -> Registry:
+        from mlops_assets.adapters.mlflow import MlflowRegistry
+
+        return MlflowRegistry(settings.mlflow_url)
+
+    def predictions() -> PredictionLog:
+        from mlops_assets.adapters.prediction_log import S3PredictionLog
+
+        return S3PredictionLog(objects)
+
     return Platform(
         clock=wall_clock,
         objects=objects,
         policies=S3PolicyStore(settings.s3_url, secret),
-        registry=MlflowRegistry(settings.mlflow_url),
+        registry=_Later(registry),
         features=_Later(features),
         deployments=deployments,
         gateway=gateway,
-        predictions=S3PredictionLog(objects),
+        predictions=_Later(predictions),
         pace=settings.pace,
-        pager=AlertmanagerPager(settings.alertmanager_url) if settings.alertmanager_url else NoPager(),
+        pager=_pager(settings.alertmanager_url) if settings.alertmanager_url else NoPager(),
         pii_key=os.environ.get(KEY_VARIABLE, ""),
     )
+
+
+def _pager(url: str) -> Pager:
+    from mlops_assets.adapters.alertmanager import AlertmanagerPager
+
+    return AlertmanagerPager(url)
 
 
 def _machine(settings: Settings) -> tuple[Deployments, Gateway]:

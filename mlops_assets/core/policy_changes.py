@@ -4,11 +4,13 @@ Each takes a policy, returns the next generation, and refuses with :class:`Illeg
 store writes the result by compare-and-swap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import IllegalChange
 from mlops_assets.core.policy import (
     PROMOTED,
@@ -25,6 +27,9 @@ from mlops_assets.core.policy import (
     newest_ahead,
     release_number,
 )
+
+if TYPE_CHECKING:
+    from mlops_assets.core.canary_spec import Step
 
 
 def register(policy: Policy, release: str, digest: str, author: Author, now: datetime) -> Policy:

@@ -48,7 +48,9 @@ def roll_back(story: demo.Story, *options: str) -> tuple[str, str, float]:
     done = mlops("rollback", demo.MODEL, *options, "--reason", "a test of the night")
     assert done.returncode == 0, done.stderr
     time.sleep(2)
-    return leaving, str(story.policy().champion), story.traffic.last_answer[leaving] - began
+    seconds = story.traffic.last_answer[leaving] - began
+    print(f"mlops rollback: {leaving} answered for {seconds:.2f} s after the call")
+    return leaving, str(story.policy().champion), seconds
 
 
 def wrongly_recorded(story: demo.Story) -> dict[tuple[str, str | None, int], int]:

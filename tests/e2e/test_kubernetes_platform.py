@@ -5,28 +5,34 @@ pod.
 ``KUBELET_RESTART`` is a command that restarts the node's kubelet; without it that fault is left out.
 """
 
+import http.client
+import io
 import json
 import os
 import secrets
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.adapters.memory import MemoryRegistry
+from mlops_assets.adapters.prediction_log import TOMBSTONE, prefix
 from mlops_assets.core.errors import Unavailable
 from mlops_assets.demo import play as demo
 from mlops_assets.demo.traffic import Traffic
-from mlops_assets.ports import Platform
+from mlops_assets.ports import ObjectStore, Platform
 from mlops_assets.settings import Settings
 from tests.cluster import NAMESPACE, Cluster, delete_all, installed, kubectl, require_cluster, service_address
 from tests.e2e.small_flights import small_spec
@@ -246,18 +252,50 @@ def test_a_rollback_by_hand_needs_no_dagster(told: Told) -> None:
     eventually(lambda: mlops("status").returncode == 0, 240)
 
 
-def test_the_object_store_is_away_for_a_minute_and_no_request_fails(told: Told) -> None:
+def test_the_object_store_is_away_for_a_minute_and_neither_a_request_nor_an_answer_is_lost(told: Told) -> None:
     answered = told.story.traffic.by_release()["v1"]
     with told.cost("the object store away for a minute"):
         service = "service/mlops-s3"
         kubectl("patch", service, "--patch", '{"spec": {"selector": {"app.kubernetes.io/name": "nothing"}}}')
         kubectl("exec", "statefulset/mlops-s3", "--", "sh", "-c", "kill -TERM 1")  # connections that are kept would go on
-        time.sleep(60)
+        asked = ask_by_name(told.story, seconds=60)
         kubectl("patch", service, "--patch", '{"spec": {"selector": {"app.kubernetes.io/name": "mlops-s3"}}}')
         eventually(lambda: is_champion(told.story, "v1"), 60)
     assert told.story.traffic.failed == 0
     assert told.story.traffic.by_release()["v1"] > answered + 60 * RATE / 2
+    objects = told.cluster.objects
+    eventually(lambda: asked <= logged(objects).keys(), 120)
+    rows = logged(objects)
+    told.tell("of them asked by name, and in the prediction log once", f"{sum(rows[name] == 1 for name in asked)} of {len(asked)}")
+    assert {rows[name] for name in asked} == {1}
     eventually(lambda: mlops("status").returncode == 0, 240)
+
+
+def ask_by_name(story: demo.Story, seconds: float, rate: float = 5.0) -> set[str]:
+    """Ask beside the traffic, each time by an id of its own; the ids, all of which were answered."""
+    requests = story.caller.requests(date(2013, 3, 1), date(2013, 3, 8))
+    host = service_address("mlops-gateway")
+    names = {f"away-{n}": requests[n % len(requests)] for n in range(int(seconds * rate))}
+    for name, body in names.items():
+        began = time.monotonic()
+        headers = {"x-request-id": name, "x-unit": body["unit"], "content-type": "application/json"}
+        connection = http.client.HTTPConnection(host, 80, timeout=10)
+        connection.request("POST", f"/models/{demo.MODEL}/predict", json.dumps(body), headers)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["request_id"]) == (200, name)
+        connection.close()
+        time.sleep(max(0.0, 1 / rate - (time.monotonic() - began)))
+    return set(names)
+
+
+def logged(objects: ObjectStore) -> Counter[str]:
+    """How many rows of live answers all files of the log have, by the request's id: no reader has left out what is there twice."""
+    found: Counter[str] = Counter()
+    for entry in objects.list(prefix(demo.MODEL)):
+        if entry.size > len(TOMBSTONE):
+            table = pq.read_table(io.BytesIO(objects.get(entry.key)), columns=["request_id", "role"])
+            found.update(table.filter(pc.equal(table["role"], "live"))["request_id"].to_pylist())
+    return found
 
 
 def test_the_kubelet_is_restarted(told: Told) -> None:
