@@ -181,7 +181,7 @@ class FeatureStore(Protocol):
 
 @dataclass(frozen=True)
 class Deployment:
-    """A release that runs. ``endpoint`` is ``host:port``."""
+    """A release that runs. ``endpoint`` is ``host:port``, with a path where several share one: ``host:port/flight-delay.v12``."""
 
     model: str
     release: str

@@ -1,11 +1,11 @@
-"""All adapters of the stack on this machine, together; releases and gateways may be a cluster's (``MLOPS_TARGET=kubernetes``)."""
+"""All adapters of the stack on this machine, together; releases may be a cluster's (``MLOPS_TARGET=kubernetes`` or ``ray``)."""
 
 import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mlops_assets import credentials
@@ -16,7 +16,7 @@ from mlops_assets.settings import Settings
 FEATURE_REPO = Path(__file__).resolve().parents[2] / "feature_repo"
 
 _TOLD = ("AWS_DEFAULT_REGION", "MLOPS_REPLAY", "MLOPS_LOG_ROTATE_SECONDS", "MLOPS_LOG_MAX_BYTES")
-"""What pods are told as this process was; the processes of this machine are by supervisord, whose environment they have."""
+"""What pods and replicas of Ray are told as this process was; processes of this machine are by supervisord, whose environment they have."""
 
 
 def wall_clock() -> datetime:
@@ -47,7 +47,7 @@ def local_platform(settings: Settings | None = None) -> Platform:
     secret = credentials.read(settings.home) if settings.has_own_s3 else None
     objects = S3ObjectStore(settings.s3_url, secret)
 
-    deployments, gateway = (_cluster if settings.target == "kubernetes" else _machine)(settings)
+    deployments, gateway = {"processes": _machine, "kubernetes": _cluster, "ray": _ray}[settings.target](settings)
 
     def features() -> FeatureStore:
         from mlops_assets.adapters.feast import FeastFeatureStore
@@ -87,11 +87,31 @@ def _pager(url: str) -> Pager:
 
 def _machine(settings: Settings) -> tuple[Deployments, Gateway]:
     """Processes behind one Envoy, all of this machine."""
-    from mlops_assets.adapters.envoy import EnvoyGateway
     from mlops_assets.adapters.processes import SupervisedDeployments
 
-    deployments = SupervisedDeployments(settings, [sys.executable, "-m", "serving", "--port", "{port}"])
-    return deployments, EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"})
+    return SupervisedDeployments(settings, [sys.executable, "-m", "serving", "--port", "{port}"]), _envoy(settings)
+
+
+def _ray(settings: Settings) -> tuple[Deployments, Gateway]:
+    """Applications of Ray Serve behind the one Envoy of this machine."""
+
+    def deployments() -> Deployments:
+        from mlops_assets.adapters.ray_serve import RayServeDeployments
+
+        told = {"MLOPS_HOME": str(settings.home), "MLOPS_S3_URL": settings.s3_url, **_told()}
+        return RayServeDeployments(settings.ray_address, settings.ray_proxy, told)
+
+    return cast(Deployments, _Later(deployments)), _envoy(settings)
+
+
+def _envoy(settings: Settings) -> Gateway:
+    from mlops_assets.adapters.envoy import EnvoyGateway
+
+    return EnvoyGateway(settings.home / "envoy", {"local": f"http://127.0.0.1:{settings.gateway_admin_port}"})
+
+
+def _told() -> dict[str, str]:
+    return {name: value for name in _TOLD if (value := os.environ.get(name))}
 
 
 def _cluster(settings: Settings) -> tuple[Deployments, Gateway]:
@@ -108,7 +128,7 @@ def _cluster(settings: Settings) -> tuple[Deployments, Gateway]:
         secret=os.environ.get("MLOPS_SERVING_SECRET", Target.secret),
         online_port=urlsplit(settings.online_url).port or Target.online_port,
         domain=settings.cluster_domain,
-        environment={name: value for name in _TOLD if (value := os.environ.get(name))},
+        environment=_told(),
     )
     gateway = SidecarGateway(settings.gateways, os.environ.get("MLOPS_GATEWAY_TOKEN", ""))
     return KubernetesDeployments(target, KubernetesApi(settings.namespace)), gateway

@@ -11,16 +11,29 @@ from mlops_assets.core.errors import BadData, Unavailable
 ROWS_AT_ONCE = 1000
 
 
+def place(endpoint: str, path: str) -> tuple[str, str]:
+    """Where a path of the release at ``endpoint`` is asked for: ``host:port``, and the path, below the endpoint's own if it has one.
+
+    >>> place("127.0.0.1:8000/flight-delay.v12", "/ready")
+    ('127.0.0.1:8000', '/flight-delay.v12/ready')
+    >>> place("127.0.0.1:8000", "/ready")
+    ('127.0.0.1:8000', '/ready')
+    """
+    netloc, slash, below = endpoint.partition("/")
+    return netloc, slash + below + path
+
+
 def answers_ready(endpoint: str, path: str = "/ready", timeout: float = 0.5) -> bool:
-    """Whether ``GET path`` of ``host:port`` answers 200 within ``timeout`` seconds."""
+    """Whether ``GET path`` of a release answers 200 within ``timeout`` seconds."""
+    netloc, below = place(endpoint, path)
     try:
-        return ask(endpoint, "GET", path, timeout).status == 200
+        return ask(netloc, "GET", below, timeout).status == 200
     except NoAnswer:
         return False
 
 
 def scores(endpoint: str, model: str, rows: Sequence[Mapping[str, Any]], timeout: float = 30.0) -> Sequence[float]:
-    """The scores of the release at ``endpoint`` (``host:port``) for rows of inputs, in their order. Missing values are null or NaN.
+    """The scores of the release at ``endpoint`` for rows of inputs, in their order. Missing values are null or NaN.
 
     Raises:
         BadData: if the release refuses the rows.
@@ -44,8 +57,9 @@ def _is_nan(value: Any) -> bool:
 def _post(endpoint: str, model: str, body: str, timeout: float) -> Any:
     # As a shadow's: what a test asks must not count in drift and performance. A thousand rows may take longer than one request of a user.
     headers = {"host": f"{model}-shadow", "content-type": "application/json", "x-request-timeout-ms": str(int(1000 * timeout))}
+    netloc, path = place(endpoint, "/predict")
     try:
-        answer = ask(endpoint, "POST", "/predict", timeout, body, headers)
+        answer = ask(netloc, "POST", path, timeout, body, headers)
     except NoAnswer as error:
         raise Unavailable(
             f"the release of {model} at {endpoint} does not answer ({error}): see its log, it is started again by itself"

@@ -25,7 +25,8 @@ def leaving_file(model: str, release: str) -> str:
 
 @dataclass(frozen=True)
 class Pods:
-    """Where releases run on Kubernetes: how many pods each has, and what one of them may use. One machine's processes ignore it.
+    """Where releases run on Kubernetes or Ray: how many pods (replicas) each has, and what one of them may use. One machine's processes
+    ignore it.
 
     ``cpu`` and ``memory`` are what a pod asks for and ``memory_limit`` is where it ends; a pod may use what CPU nobody else wants, unless
     ``cpu_limit`` says otherwise. There are ``replicas`` pods, and up to ``max_replicas`` while they use more than ``cpu_percent`` of what

@@ -1,0 +1,192 @@
+"""Releases on a Ray cluster: each an application of Ray Serve, with the same server inside as everywhere else.
+
+All applications of a cluster share the address of Serve's proxy, so an endpoint has a path: ``127.0.0.1:8000/flight-delay.v12``. Ray keeps
+the list of applications and starts their replicas again; nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Ray reports usage to its makers unless it is told not to before it is imported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from mlops_assets.adapters.plain_http import NoAnswer, ask
+from mlops_assets.adapters.release_client import answers_ready, place, scores
+from mlops_assets.adapters.release_environment import release_environment
+from mlops_assets.core.errors import NotFound, NotReady, Unavailable
+from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT, Pods, Serving
+from mlops_assets.ports import Deployment
+
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = GATEWAY_TIMEOUT.total_seconds() + 7
+"""What is under way may be answered, and the prediction log is shipped for five seconds at most."""
+
+_AT_ONCE = 1_000
+"""Requests that a replica may have at once. It queues, batches and refuses by itself; Ray's own five would keep it from batching."""
+
+_BYTES: Mapping[str, int] = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+class RayServeDeployments:
+    """Applications of Ray Serve as the :class:`~mlops_assets.ports.Deployments`.
+
+    ``serving.pods`` says how many replicas a release has, up to how many while they have more than ``in_flight`` requests each, and what
+    CPU and memory of Ray's each reserves. Secrets are in the environment that the nodes of Ray were started with, and in no application.
+
+    Args:
+        address: of the cluster, as ``ray.init`` takes it; ``auto`` for the one that this machine belongs to.
+        proxy: ``host:port`` at which Serve's proxy listens, or begins to with the first release.
+        environment: what each replica is told beside what it is; no secrets.
+    """
+
+    def __init__(self, address: str, proxy: str, environment: Mapping[str, str]) -> None:
+        self._address, self._proxy, self._environment = address, proxy, environment
+
+    def start(self, model: str, release: str, digest: str, serving: Serving | None) -> None:
+        """Run this release; harmless if it runs. Other ``serving`` takes effect when a release is started after a stop.
+
+        Raises:
+            Unavailable: if Ray does not answer.
+        """
+        name = _name(model, release)
+        while (status := self._statuses().get(name)) is not None:
+            if status.status is not ApplicationStatus.DELETING:
+                if status.status is not ApplicationStatus.DEPLOY_FAILED:
+                    return
+                break
+            time.sleep(_POLL_SECONDS)
+        told = {**self._environment, **release_environment(model, release, digest, serving or Serving()), "MLOPS_WORKERS": "1"}
+        deployment = _deployment(name, (serving or Serving()).pods, told)
+        host, _, port = self._proxy.rpartition(":")
+        serve.start(http_options={"host": host, "port": int(port)})
+        serve.run_many([serve.RunTarget(deployment.bind(), name, f"/{name}")], wait_for_applications_running=False)
+
+    def stop(self, model: str, release: str) -> None:
+        """Drain and end this release; harmless if it does not run.
+
+        Raises:
+            Unavailable: if Ray does not answer.
+        """
+        if _name(model, release) in self._statuses():
+            serve.delete(_name(model, release))
+
+    def running(self, model: str) -> Sequence[Deployment]:
+        """What Ray runs of this model, or is meant to, ready or not.
+
+        Raises:
+            Unavailable: if Ray does not answer.
+        """
+        found = []
+        for name, status in sorted(self._statuses().items()):
+            known, _, release = name.rpartition(".")
+            if known == model and status.status is not ApplicationStatus.DELETING:
+                endpoint = self._endpoint(name)
+                found.append(Deployment(model, release, endpoint, answers_ready(endpoint)))
+        return found
+
+    def wait_ready(self, model: str, release: str, within: float) -> Deployment:
+        """Wait until the release answers 200 to ``GET /ready``.
+
+        Raises:
+            NotReady: after ``within`` seconds, or earlier if Ray gave it up; with what Ray and the release say.
+            NotFound: if the release was not started.
+            Unavailable: if Ray does not answer.
+        """
+        name, deadline = _name(model, release), time.monotonic() + within
+        endpoint = self._endpoint(name)
+        while True:
+            status = self._statuses().get(name)
+            if status is None:
+                raise NotFound(f"{release} of {model} was not started, expected an application {name} of Ray Serve: start it first")
+            if answers_ready(endpoint):
+                return Deployment(model, release, endpoint, True)
+            if status.status is ApplicationStatus.DEPLOY_FAILED:
+                raise NotReady(f"Ray Serve gave {release} of {model} up: {_reasons(status)}")
+            if time.monotonic() >= deadline:
+                raise NotReady(
+                    f"{release} of {model} ({status.status.value.lower()}) did not answer 200 to GET /ready within {within:g} s; "
+                    f"it says {_said(endpoint)!r}; Ray Serve says {_reasons(status)!r}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def predict(self, deployment: Deployment, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """The scores that this very release answers to rows of inputs. It logs them as a shadow's.
+
+        Raises:
+            BadData: if the release refuses the rows.
+            Unavailable: if it does not answer, or fails.
+        """
+        return scores(deployment.endpoint, deployment.model, rows)
+
+    def _endpoint(self, name: str) -> str:
+        return f"{self._proxy}/{name}"
+
+    def _statuses(self) -> Mapping[str, Any]:
+        """What Ray knows of each application, by its name."""
+        try:
+            if not ray.is_initialized():
+                ray.init(self._address, log_to_driver=False, configure_logging=False)
+            return serve.status().applications
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+            raise Unavailable(
+                f"Ray at {self._address!r} does not answer ({error}): see that it runs ('ray status'), and what MLOPS_RAY_ADDRESS says"
+            ) from error
+
+
+def _name(model: str, release: str) -> str:
+    return f"{model}.{release}"
+
+
+def _deployment(name: str, pods: Pods, told: Mapping[str, str]) -> Any:
+    """The deployment of one release, which is not yet part of an application."""
+    options = {"num_cpus": _cores(pods.cpu), "memory": _bytes(pods.memory), "runtime_env": {"env_vars": dict(told)}}
+    return serve.deployment(
+        serve.ingress(_application)(),
+        name=name,
+        ray_actor_options=options,
+        max_ongoing_requests=_AT_ONCE,
+        autoscaling_config={"min_replicas": pods.replicas, "max_replicas": pods.max_replicas, "target_ongoing_requests": pods.in_flight},
+        graceful_shutdown_timeout_s=_STOP_SECONDS,
+    )
+
+
+def _application() -> Any:
+    """The release that the environment of a replica names, as an ASGI application; its paths begin where the application's end."""
+    from serving.release import application
+
+    async def below(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["path"].removeprefix(scope.get("root_path", ""))}
+        await application(scope, receive, send)
+
+    return below
+
+
+def _cores(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def _bytes(quantity: str) -> int:
+    return int(quantity[:-2]) * _BYTES[quantity[-2:]]
+
+
+def _reasons(status: Any) -> str:
+    """What Ray says of an application, and of what it consists of."""
+    return " ".join(part for part in (status.message, *(one.message for one in status.deployments.values())) if part)
+
+
+def _said(endpoint: str) -> str:
+    """The end of what a release that is not ready answers."""
+    netloc, path = place(endpoint, "/ready")
+    try:
+        return ask(netloc, "GET", path, 1.0).beginning(500)
+    except NoAnswer as error:
+        return str(error)
