@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from mlops_assets.core.errors import MlopsError
 
-Target = Literal["processes", "kubernetes"]
+Target = Literal["processes", "kubernetes", "ray"]
 HOST = "127.0.0.1"
 _BASE_PORTS = range(1024, 55_000)
 """SeaweedFS takes ports 10,000 above its own."""
@@ -147,15 +147,27 @@ class Settings:
 
     @property
     def target(self) -> Target:
-        """Where releases and gateways run: ``processes`` of this machine, or the ``kubernetes`` of ``MLOPS_TARGET=kubernetes``.
+        """Where releases run, as ``MLOPS_TARGET`` says: ``processes`` of this machine, ``kubernetes`` or ``ray``. The gateway is this
+        machine's own for the first and the last.
 
         Raises:
-            MlopsError: if ``MLOPS_TARGET`` is neither.
+            MlopsError: if it is none of them.
         """
         said = os.environ.get("MLOPS_TARGET", "processes")
-        if said not in get_args(Target):
-            raise MlopsError(f"MLOPS_TARGET: got {said!r}, expected {' or '.join(get_args(Target))}")
-        return "kubernetes" if said == "kubernetes" else "processes"
+        for known in get_args(Target):
+            if said == known:
+                return cast(Target, known)
+        raise MlopsError(f"MLOPS_TARGET: got {said!r}, expected {', '.join(get_args(Target)[:-1])} or {get_args(Target)[-1]}")
+
+    @property
+    def ray_address(self) -> str:
+        """The Ray cluster of ``MLOPS_TARGET=ray``, as ``ray.init`` takes it; by default the one that this machine belongs to."""
+        return os.environ.get("MLOPS_RAY_ADDRESS", "auto")
+
+    @property
+    def ray_proxy(self) -> str:
+        """``host:port`` of the proxy of Ray Serve."""
+        return os.environ.get("MLOPS_RAY_PROXY", f"{HOST}:8000")
 
     @property
     def namespace(self) -> str:
@@ -218,7 +230,8 @@ class Settings:
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{HOST}:{self.gateway_port}"
+        scheme = "https" if os.environ.get("MLOPS_GATEWAY_TLS") else "http"
+        return f"{scheme}://{HOST}:{self.gateway_port}"
 
     @property
     def dagster_home(self) -> Path:

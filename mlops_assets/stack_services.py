@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_assets.adapters.envoy import prepare
+from mlops_assets.adapters.gateway_access import Access
 from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
 from mlops_assets.adapters.whole_file import replace_file
@@ -65,7 +66,7 @@ def write_files(settings: Settings, credentials: Credentials) -> None:
     key = {"accessKey": credentials.access_key, "secretKey": credentials.secret_key}
     identity = {"name": "mlops", "credentials": [key], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     replace_file(settings.home / "s3.json", json.dumps({"identities": [identity]}), private=True)
-    prepare(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port)
+    prepare(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port, access=Access.from_environment())
     (settings.dagster_home / "dagster.yaml").write_text(instance_config(settings))
     (settings.dagster_home / "workspace.yaml").write_text(_workspace(settings))
 
@@ -171,7 +172,7 @@ def _gateway(settings: Settings) -> Service:
     port, admin = settings.gateway_port, settings.gateway_admin_port
     config = str(settings.home / "envoy" / "bootstrap.json")
     command = [_binary("envoy"), "-c", config, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
-    return Service(_program(settings, GATEWAY, *command), (port, admin), _answers(admin, "/ready"), url=f"http://{HOST}:{port}")
+    return Service(_program(settings, GATEWAY, *command), (port, admin), _answers(admin, "/ready"), url=settings.gateway_url)
 
 
 def _monitoring(settings: Settings, definitions: str) -> tuple[Service, ...]:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.adapters.envoy import EnvoyGateway, prepare
+from mlops_assets.adapters.envoy_config import OPEN
+from mlops_assets.adapters.gateway_access import Access
 from mlops_assets.adapters.processes import can_listen
 from mlops_assets.settings import Settings
 from mlops_assets.stack import Stack
@@ -33,10 +35,13 @@ def free_port() -> int:
 def free_base_port(span: int = 40) -> int:
     """The first of ``span`` free ports for a stack of one's own.
 
-    The ports 10,000 above, which SeaweedFS takes too, stay below those that the system gives to outgoing connections.
+    The ports 10,000 above, which SeaweedFS takes too, stay below those that the system gives to outgoing connections. Each worker of a
+    test run has ports of its own: what is free in one moment another one may take in the next.
     """
+    worker, workers = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    bases = range(10_000, 22_000, 100)[worker::workers]
     while True:
-        base = random.randrange(10_000, 22_000, 100)
+        base = random.choice(bases)
         if all(can_listen(base + above + offset) for offset in range(span) for above in (0, 10_000)):
             return base
 
@@ -126,7 +131,7 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
-            ready = self.path == "/ready"
+            ready = self.path.endswith("/ready")
             if not ready:
                 upstream.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 time.sleep(upstream.delay)
@@ -161,9 +166,9 @@ def upstream() -> Iterator[Callable[..., Upstream]]:
 class EnvoyServer:
     """A real Envoy that follows ``directory``."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port, self.admin_port = free_port(), free_port()
+    def __init__(self, directory: Path, access: Access = OPEN) -> None:
+        self.directory, self.access = directory, access
+        self.port, self.admin_port, self.health_port = free_port(), free_port(), free_port()
         self.admin_url = f"http://{HOST}:{self.admin_port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -171,7 +176,7 @@ class EnvoyServer:
         return EnvoyGateway(self.directory, {"local": self.admin_url}, **options)
 
     def start(self) -> None:
-        config = prepare(self.directory, self.port, self.admin_port)
+        config = prepare(self.directory, self.port, self.admin_port, access=self.access, health_port=self.health_port)
         command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
         with (self.directory / "envoy.log").open("ab") as log:
             self._process = subprocess.Popen([*command, "-l", "warning"], stdout=log, stderr=log)

@@ -31,8 +31,24 @@ def test_releases_run_on_this_machine_unless_the_environment_says_otherwise(monk
     monkeypatch.delenv("MLOPS_TARGET", raising=False)
     assert settings.target == "processes"
     monkeypatch.setenv("MLOPS_TARGET", "k8s")
-    with pytest.raises(MlopsError, match="MLOPS_TARGET: got 'k8s', expected processes or kubernetes"):
+    with pytest.raises(MlopsError, match="MLOPS_TARGET: got 'k8s', expected processes, kubernetes or ray"):
         _ = settings.target
+
+
+def test_on_ray_the_platform_has_its_deployments_and_the_gateway_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {"MLOPS_TARGET": "ray", "MLOPS_S3_URL": "http://s3:8333"}.items():
+        monkeypatch.setenv(name, value)
+    platform = local_platform(Settings(tmp_path))
+    assert not platform.gateway.follows_policies
+    assert platform.deployments.running.__self__.__class__.__name__ == "RayServeDeployments"
+
+
+def test_a_gateway_that_speaks_tls_has_an_address_that_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MLOPS_GATEWAY_TLS", raising=False)
+    settings = Settings(tmp_path)
+    assert settings.gateway_url == f"http://127.0.0.1:{settings.gateway_port}"
+    monkeypatch.setenv("MLOPS_GATEWAY_TLS", str(tmp_path))
+    assert settings.gateway_url == f"https://127.0.0.1:{settings.gateway_port}"
 
 
 def test_on_a_cluster_the_platform_has_its_deployments_and_gateways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

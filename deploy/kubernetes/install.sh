@@ -11,6 +11,7 @@
 #   MLFLOW_URL       an MLflow of yours. With MLOPS_MLFLOW_DATABASE_URL (postgresql+psycopg2://...) instead, and PLATFORM_IMAGE, one is installed
 #   MLOPS_DAGSTER_DATABASE_URL   Dagster's Postgres, of the same form. With it, and PLATFORM_IMAGE, Dagster is installed; DAGSTER=chart leaves that
 #                    to Dagster's own chart (deploy/dagster/values.yaml)
+#   MLOPS_CLIENT_TOKENS   what callers of models have to send as "authorization: Bearer ...", separated by commas; by default nothing
 #   SETTINGS         more of the ConfigMap that every pod of ours reads: NAME=value, separated by spaces (MLOPS_LOG_ROTATE_SECONDS=60 ...)
 #   CLUSTER_DOMAIN   default cluster.local
 #   EPHEMERAL=1      for a cluster without volumes: the installed object store forgets everything when its pod ends
@@ -135,6 +136,9 @@ fi
 if [ -n "${MLOPS_MLFLOW_DATABASE_URL:-}${MLOPS_DAGSTER_DATABASE_URL:-}" ]; then
     add_to_secret mlops-platform "MLOPS_MLFLOW_DATABASE_URL=${MLOPS_MLFLOW_DATABASE_URL:-}" \
         "MLOPS_DAGSTER_DATABASE_URL=${MLOPS_DAGSTER_DATABASE_URL:-}"
+fi
+if [ -n "${MLOPS_CLIENT_TOKENS:-}" ]; then
+    add_to_secret mlops-gateway "MLOPS_CLIENT_TOKENS=$MLOPS_CLIENT_TOKENS"
 fi
 # a Job cannot be changed, and this one may run as often as one likes
 kubectl --namespace "$namespace" delete job mlops-buckets --ignore-not-found

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlops_assets.adapters.envoy_admin import Applied, EnvoyAdmin
-from mlops_assets.adapters.envoy_config import HOST, bootstrap, cluster_name, clusters, route_digest, routes
+from mlops_assets.adapters.envoy_config import HOST, OPEN, bootstrap, cluster_name, clusters, route_digest, routes
 from mlops_assets.adapters.envoy_state import Entry, read_state, write_state
+from mlops_assets.adapters.gateway_access import Access
 from mlops_assets.adapters.whole_file import replace_file
 from mlops_assets.core.errors import NotReady, Unavailable
 from mlops_assets.core.evidence import GatewaySample
@@ -24,14 +25,17 @@ __all__ = ["EnvoyGateway", "bootstrap", "prepare"]
 _POLL_SECONDS = 0.004
 
 
-def prepare(directory: Path, port: int, admin_port: int, host: str = HOST) -> Path:
+def prepare(directory: Path, port: int, admin_port: int, host: str = HOST, access: Access = OPEN, health_port: int | None = None) -> Path:
     """Write what Envoy needs to start, and return the path of its bootstrap. Routes that are there are kept."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, empty in (("cds.json", clusters(())), ("rds.json", routes(()))):
         if not (directory / name).exists():
             replace_file(directory / name, empty)
     target = directory / "bootstrap.json"
-    replace_file(target, bootstrap(directory, port, admin_port, host))
+    for name, secret in access.secrets().items():
+        replace_file(directory / name, secret)
+    # it has the callers' tokens
+    replace_file(target, bootstrap(directory, port, admin_port, host, access, health_port), private=True)
     return target
 
 
@@ -158,7 +162,8 @@ class EnvoyGateway:
             raise NotReady(
                 f"{', '.join(homeless)} gets traffic but has no endpoint; {route.model} keeps its route. Start the release first"
             )
-        late = self._wait(lambda admin: wanted <= set(admin.healthy()), self._healthy_within, down) if wanted else []
+        asked = {(name, address.partition("/")[0]) for name, address in wanted}
+        late = self._wait(lambda admin: asked <= set(admin.healthy()), self._healthy_within, down) if wanted else []
         if late:
             listed = ", ".join(f"{name} at {address}" for name, address in sorted(wanted))
             raise NotReady(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.adapters.gateway_access import Access
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
 from mlops_assets.core.routing import Route, Share
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT
@@ -23,6 +24,10 @@ REQUEST_TIMEOUT = f"{GATEWAY_TIMEOUT.total_seconds():g}s"
 """The same for all models and above the deadline of each: a rollback knows no ``defs.yaml``, and its route must be the same route."""
 
 _TYPE = "type.googleapis.com/envoy."
+_ROUTER = {"name": "router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}
+OPEN = Access()
+"""Everybody who reaches the gateway may ask."""
+
 _JSON = [{"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
 
 
@@ -30,20 +35,23 @@ def cluster_name(model: str, release: str) -> str:
     return f"{model}.{release}"
 
 
-def bootstrap(directory: Path, port: int, admin_port: int, host: str = HOST) -> str:
-    """Envoy's bootstrap as JSON: one listener, clusters and routes from files in ``directory``. Its own interface is on loopback always.
+def bootstrap(directory: Path, port: int, admin_port: int, host: str = HOST, access: Access = OPEN, health_port: int | None = None) -> str:
+    """Envoy's bootstrap as JSON: clusters and routes are in files in ``directory``. Its own interface is on loopback always.
 
     Args:
         directory: where ``cds.json`` and ``rds.json`` lie; both must exist when Envoy starts.
         port: of the gateway.
         admin_port: of Envoy's own interface.
         host: the address that the gateway listens on.
+        access: what callers have to bring.
+        health_port: where anybody may ask for the gateway's own health, without TLS; none by default.
     """
+    health = [] if health_port is None else [_health_listener(host, health_port)]
     document = {
         "node": {"id": "mlops", "cluster": "mlops"},
         "admin": {"address": _address(HOST, admin_port)},
         "dynamic_resources": {"cds_config": _file(directory, "cds.json")},
-        "static_resources": {"listeners": [_listener(directory, host, port)]},
+        "static_resources": {"listeners": [_listener(directory, host, port, access), *health]},
         # Histograms are merged at each flush; the default of 5 s would let latency lag behind the counters.
         "stats_flush_interval": "1s",
         "stats_config": {
@@ -98,7 +106,7 @@ def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _listener(directory: Path, host: str, port: int) -> dict[str, Any]:
+def _listener(directory: Path, host: str, port: int, access: Access) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
@@ -111,26 +119,55 @@ def _listener(directory: Path, host: str, port: int) -> dict[str, Any]:
         },
         # A release never meets who does not finish to say what he wants.
         "request_headers_timeout": "10s",
-        "http_filters": [{"name": "router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}],
+        "http_filters": [*access.filters(), _ROUTER],
     }
-    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    chain = {"filters": [{"name": "http", "typed_config": manager}], **access.transport(directory)}
     return {"name": "gateway", "address": _address(host, port), "filter_chains": [chain]}
 
 
+def _health_listener(host: str, port: int) -> dict[str, Any]:
+    """Whoever runs the gateway asks here: he has neither a token nor a certificate, and learns nothing of a model."""
+    manager = {
+        "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "health",
+        "route_config": {"virtual_hosts": [{"name": "health", "domains": ["*"], "routes": list(_GATEWAY)}]},
+        "http_filters": [_ROUTER],
+    }
+    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    return {"name": "health", "address": _address(host, port), "filter_chains": [chain]}
+
+
 def _cluster(name: str, address: str) -> dict[str, Any]:
-    host, _, port = address.rpartition(":")
+    netloc, _, path = address.partition("/")
+    host, _, port = netloc.rpartition(":")
     endpoint = {"endpoint": {"address": _address(host, int(port))}}
+    filters = {"http_filters": _below(path)} if path else {}
     return {
         "@type": f"{_TYPE}config.cluster.v3.Cluster",
         "name": name,
         **({"type": "STATIC"} if _is_ip(host) else _BY_NAME),
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        "health_checks": [_HEALTH_CHECK],
+        "health_checks": [{**_HEALTH_CHECK, "http_health_check": {"path": f"/{path}/ready" if path else "/ready"}}],
         "typed_extension_protocol_options": {
-            f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions".removeprefix("type.googleapis.com/"): _HTTP_OPTIONS
+            f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions".removeprefix("type.googleapis.com/"): {**_HTTP_OPTIONS, **filters}
         },
     }
+
+
+def _below(path: str) -> list[dict[str, Any]]:
+    """Filters that put ``path`` before that of each request, once a release was chosen for it: several share an address then.
+
+    A route's own rewriting is the same for all of its clusters, and the filter for headers leaves this one alone.
+    """
+    move = f"local headers = handle:headers() headers:replace(':path', {json.dumps(f'/{path}')} .. headers:get(':path'))"
+    script = {"inline_string": f"function envoy_on_request(handle) {move} end"}
+    lua = {"@type": f"{_TYPE}extensions.filters.http.lua.v3.Lua", "default_source_code": script}
+    codec = {"@type": f"{_TYPE}extensions.filters.http.upstream_codec.v3.UpstreamCodec"}
+    return [
+        {"name": "envoy.filters.http.lua", "typed_config": lua},
+        {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+    ]
 
 
 _BY_NAME: Mapping[str, Any] = {
@@ -152,7 +189,6 @@ _HEALTH_CHECK: Mapping[str, Any] = {
     "unhealthy_interval": "0.2s",
     "unhealthy_threshold": 3,
     "healthy_threshold": 1,
-    "http_health_check": {"path": "/ready"},
 }
 
 _HTTP_OPTIONS: Mapping[str, Any] = {

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mlops_assets.adapters.gateway_access import CALLERS_VARIABLE, TLS_VARIABLE, TOKENS_VARIABLE
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Change, Policy, describe
@@ -38,7 +39,14 @@ PATIENCE = 420.0
 
 MARK = "made-by-demo"
 YEAR = (date(2013, 1, 1), date(2013, 5, 3))
-ENVIRONMENT = {"MLOPS_PACE": str(PACE), "MLOPS_SENSOR_SECONDS": "2", "MLOPS_REPLAY": "1", "MLOPS_LOG_ROTATE_SECONDS": "2"}
+ENVIRONMENT = {
+    "MLOPS_PACE": str(PACE),
+    "MLOPS_SENSOR_SECONDS": "2",
+    "MLOPS_REPLAY": "1",
+    "MLOPS_LOG_ROTATE_SECONDS": "2",
+    # the demo's callers bring nothing
+    **dict.fromkeys((TOKENS_VARIABLE, TLS_VARIABLE, CALLERS_VARIABLE), ""),
+}
 
 
 @dataclass

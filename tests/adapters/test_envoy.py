@@ -48,6 +48,26 @@ def test_the_open_inference_protocol_is_passed_on_with_its_path(envoy, upstream)
     assert [path for path, _ in v1.seen] == ["/v2/models/protocol/infer", "/v2/models/protocol"]
 
 
+def test_releases_may_share_an_address_each_below_a_path_of_its_own(envoy, upstream):
+    shared = upstream("shared")
+    endpoints = {release: f"{shared.endpoint}/below.{release}" for release in ("v1", "v2")}
+    shares = (Share("v1", 0, 50), Share("v2", 50, 100))
+    envoy.gateway().apply(Route("below", 1, shares, None, endpoints))
+    assert {envoy.predict("below", unit).status for unit in UNITS} == {200}
+    assert {path for path, _ in shared.seen} == {"/below.v1/predict", "/below.v2/predict"}
+    shared.seen.clear()
+    ask(envoy.port, "/v2/models/below/versions/v2/infer?some=thing")
+    envoy.gateway().apply(Route("below", 2, shares[:1], Mirror("v2", 100), endpoints))
+    envoy.predict("below", "unit")
+    eventually(lambda: len(shared.seen) == 3)
+    asked = sorted((path, headers["host"]) for path, headers in shared.seen)
+    assert asked == [
+        ("/below.v1/predict", "below"),
+        ("/below.v2/predict", "below-shadow"),
+        ("/below.v2/v2/models/below/versions/v2/infer?some=thing", "below"),
+    ]
+
+
 def test_who_names_a_release_meets_it_whatever_his_unit(envoy, upstream):
     envoy.gateway().apply(route("named", 1, 5, upstream("v1"), upstream("v2")))
     for release in ("v1", "v2"):

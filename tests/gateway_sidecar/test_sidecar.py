@@ -1,6 +1,7 @@
 """Gateways that follow the policies by themselves: real Envoys, each with our process's parts beside it."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -305,3 +306,12 @@ def test_a_sidecar_imports_neither_dagster_nor_mlflow_nor_what_is_slow_to_load()
     done = "import sys, mlops_assets.gateway_sidecar.__main__ as m; m.S3ObjectStore(None).prepare(); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", done], capture_output=True, text=True, check=True).stdout.split()
     assert not {"dagster", "mlflow", "feast", "pandas", "numpy", "pydantic", "kubernetes"} & set(found)
+
+
+def test_a_gateway_whose_certificates_are_missing_does_not_start_and_says_why(tmp_path):
+    command = [sys.executable, "-m", "mlops_assets.gateway_sidecar", "prepare"]
+    told = {**os.environ, "MLOPS_GATEWAY_HOME": str(tmp_path / "envoy"), "MLOPS_GATEWAY_TLS": str(tmp_path)}
+    done = subprocess.run(command, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"MLOPS_GATEWAY_TLS: got {tmp_path} without tls.crt and tls.key" in done.stderr
+    assert not (tmp_path / "envoy").exists()

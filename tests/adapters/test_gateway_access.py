@@ -1,0 +1,172 @@
+"""What callers of a real Envoy have to bring: a token, a certificate, or nothing."""
+
+import http.client
+import ssl
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from mlops_assets.adapters.gateway_access import Access
+from mlops_assets.core.errors import SpecError
+from mlops_assets.core.routing import Route, Share
+from tests.servers import HOST, EnvoyServer, ask, eventually
+
+Started = Callable[[Access], EnvoyServer]
+
+
+@pytest.fixture
+def started(tmp_path: Path, upstream) -> Iterator[Started]:
+    """Start an Envoy with this access, and a release v1 of the model ``guarded`` behind it."""
+    servers: list[EnvoyServer] = []
+
+    def start(access: Access) -> EnvoyServer:
+        server = EnvoyServer(tmp_path / f"envoy{len(servers)}", access)
+        servers.append(server)
+        server.directory.mkdir()
+        server.start()
+        v1 = upstream("v1")
+        server.gateway().apply(Route("guarded", 1, (Share("v1", 0, 100),), None, {"v1": v1.endpoint}))
+        server.release = v1  # type: ignore[attr-defined]
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+class Authority:
+    """Who signs certificates: of a gateway for this machine's address, and of callers."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority of a test")])
+        self.pem = self._signed(self._name, self._key, x509.BasicConstraints(ca=True, path_length=None)).public_bytes(Encoding.PEM)
+
+    def issue(self, folder: Path, name: str = "tls") -> None:
+        """Write ``<name>.crt`` and ``<name>.key``, each whole."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        own = x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))])
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        for suffix, data in (("key", private), ("crt", self._signed(subject, key, own).public_bytes(Encoding.PEM))):
+            scratch = folder / f".{name}.{suffix}"
+            scratch.write_bytes(data)
+            scratch.rename(folder / f"{name}.{suffix}")
+
+    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
+
+
+def context(authority: Authority, folder: Path | None = None, name: str = "caller") -> ssl.SSLContext:
+    """What a caller trusts, and the certificate that he shows if he has one."""
+    told = ssl.create_default_context(cadata=authority.pem.decode())
+    if folder is not None:
+        told.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key")
+    return told
+
+
+def ask_by_tls(server: EnvoyServer, told: ssl.SSLContext, **headers: str) -> int:
+    """The status of one answer; raises ssl.SSLError or OSError if the gateway does not speak with this caller."""
+    connection = http.client.HTTPSConnection(HOST, server.port, timeout=10, context=told)
+    try:
+        connection.request("POST", "/models/guarded/predict", b"{}", headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_without_a_word_in_the_environment_everybody_may_ask(started: Started):
+    assert started(Access.from_environment({})).predict("guarded").status == 200
+
+
+def test_a_token_lets_a_caller_in_and_no_release_sees_it(started: Started):
+    server = started(Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret, second-secret"}))
+    assert server.predict("guarded").status == 401
+    assert server.predict("guarded", authorization="Bearer wrong").status == 401
+    assert ask(server.port, "/v2/models/guarded/infer").status == 401
+    assert server.release.seen == []  # type: ignore[attr-defined]
+    for token in ("first-secret", "second-secret"):
+        assert server.predict("guarded", authorization=f"Bearer {token}").status == 200
+    assert all("authorization" not in headers for _, headers in server.release.seen)  # type: ignore[attr-defined]
+
+
+def test_tokens_are_for_no_other_users_eyes(started: Started):
+    access = Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret"})
+    server = started(access)
+    having = [path for path in server.directory.iterdir() if path.is_file() and b"first-secret" in path.read_bytes()]
+    assert [path.name for path in having] == ["bootstrap.json"]
+    assert stat.S_IMODE(having[0].stat().st_mode) == 0o600
+    assert "first-secret" not in repr(access)
+
+
+def test_probes_ask_for_the_gateways_health_without_a_token_and_for_nothing_else(started: Started):
+    server = started(Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret"}))
+    assert ask(server.health_port, "/v2/health/live", method="GET").status == 200
+    assert ask(server.health_port, "/models/guarded/predict").status == 404
+
+
+def test_tls_encrypts_and_a_renewed_certificate_is_used_without_a_restart(started: Started, tmp_path: Path):
+    authority, later = Authority(), Authority()
+    authority.issue(tmp_path)
+    (tmp_path / "ca.crt").write_bytes(authority.pem)  # as cert-manager adds it: nobody has asked for certificates of callers
+    server = started(Access.from_environment({"MLOPS_GATEWAY_TLS": str(tmp_path)}))
+    assert ask_by_tls(server, context(authority)) == 200
+    with pytest.raises(ssl.SSLCertVerificationError):
+        ask_by_tls(server, context(later))
+    with pytest.raises((OSError, http.client.HTTPException)):
+        server.predict("guarded")
+
+    later.issue(tmp_path)
+
+    def renewed() -> bool:
+        try:
+            return ask_by_tls(server, context(later)) == 200
+        except ssl.SSLCertVerificationError:
+            return False
+
+    eventually(renewed)
+
+
+def test_with_an_authority_callers_need_a_certificate_that_it_has_signed(started: Started, tmp_path: Path):
+    authority, stranger = Authority(), Authority()
+    authority.issue(tmp_path)
+    (tmp_path / "callers.crt").write_bytes(authority.pem)
+    authority.issue(tmp_path, "caller")
+    stranger.issue(tmp_path, "stranger")
+    told = {
+        "MLOPS_GATEWAY_TLS": str(tmp_path),
+        "MLOPS_GATEWAY_CLIENT_CA": str(tmp_path / "callers.crt"),
+        "MLOPS_CLIENT_TOKENS": "and-a-token",
+    }
+    server = started(Access.from_environment(told))
+    for refused in (context(authority), context(authority, tmp_path, "stranger")):
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+            ask_by_tls(server, refused, authorization="Bearer and-a-token")
+    assert ask_by_tls(server, context(authority, tmp_path)) == 401
+    assert ask_by_tls(server, context(authority, tmp_path), authorization="Bearer and-a-token") == 200
+    assert ask(server.health_port, "/v2/health/ready", method="GET").status == 200
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"MLOPS_GATEWAY_TLS": "/nowhere"}, "MLOPS_GATEWAY_TLS: got /nowhere without tls.crt and tls.key"),
+        ({"MLOPS_GATEWAY_CLIENT_CA": "/some"}, "MLOPS_GATEWAY_CLIENT_CA: got /some without MLOPS_GATEWAY_TLS"),
+        ({"MLOPS_CLIENT_TOKENS": "two words"}, "MLOPS_CLIENT_TOKENS: got a token that a header cannot carry"),
+        ({"MLOPS_CLIENT_TOKENS": "ümlaut"}, "MLOPS_CLIENT_TOKENS: got a token that a header cannot carry"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(environment, told):
+    with pytest.raises(SpecError, match=told):
+        Access.from_environment(environment)
