@@ -38,7 +38,7 @@ install-kubernetes:  ## gateway, access, stores and, as asked for, MLflow and Da
 	bash deploy/kubernetes/install.sh
 
 e2e-kubernetes: install  ## the data plane, then the whole platform, on the cluster of KUBECONFIG, under load: releases and faults, each with its cost (SERVING_IMAGE=... and others)
-	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes.py tests/adapters/test_kubernetes.py
+	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes.py tests/adapters/test_kubernetes.py tests/e2e/test_kubernetes_access.py
 	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes_platform.py
 
 dashboards: install  ## deploy/grafana/dashboards anew from mlops_assets/dashboards.py

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_assets.adapters.envoy import prepare
-from mlops_assets.adapters.gateway_access import Access
+from mlops_assets.adapters.envoy_access import Access
 from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
 from mlops_assets.adapters.whole_file import replace_file

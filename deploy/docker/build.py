@@ -152,7 +152,7 @@ def source_of(remote: str) -> str:
     return f"https://{found.hostname}{found.path}" if found.scheme in ("https", "ssh") and found.hostname else ""
 
 
-def _lay_out_serving(context: Path) -> None:
+def lay_out_serving(context: Path) -> None:
     included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["bentoml"]["build"]["include"]
     for path in sorted(path for pattern in included for path in ROOT.glob(pattern)):
         to = context / "app" / path.relative_to(ROOT)
@@ -195,7 +195,7 @@ def _version() -> str:
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
-SERVING = Recipe("serving", _lay_out_serving)
+SERVING = Recipe("serving", lay_out_serving)
 PLATFORM = Recipe("platform", _lay_out_platform)
 RECIPES = {recipe.name: recipe for recipe in (SERVING, PLATFORM)}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.adapters.gateway_access import Access
+from mlops_assets.adapters.envoy_access import Access
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
 from mlops_assets.core.routing import Route, Share
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT

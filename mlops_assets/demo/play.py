@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mlops_assets.adapters.gateway_access import CALLERS_VARIABLE, TLS_VARIABLE, TOKENS_VARIABLE
+from mlops_assets.adapters.envoy_access import CALLERS_VARIABLE, TLS_VARIABLE, TOKENS_VARIABLE
 from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Change, Policy, describe

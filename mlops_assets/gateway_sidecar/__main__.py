@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_assets.adapters.envoy import EnvoyGateway, prepare
+from mlops_assets.adapters.envoy_access import Access
 from mlops_assets.adapters.envoy_admin import EnvoyAdmin
-from mlops_assets.adapters.gateway_access import Access
 from mlops_assets.adapters.kubernetes_manifests import endpoint_in
 from mlops_assets.adapters.plain_http import NoAnswer, ask
 from mlops_assets.adapters.s3 import S3ObjectStore

@@ -1,12 +1,27 @@
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from deploy.docker.build import RECIPES, Build, find_engine, main, source_of, write_sbom
+from deploy.docker.build import RECIPES, Build, find_engine, lay_out_serving, main, source_of, write_sbom
 from deploy.docker.packages import compile_all, prepare, unneeded
 from mlops_assets.core.errors import MlopsError, NotFound
 from tests.deploy.locks import components, locked
+
+
+@pytest.mark.parametrize("module", ["serving.__main__, serving.release, serving.service", "mlops_assets.gateway_sidecar.__main__"])
+def test_the_image_and_a_bento_have_every_module_of_ours_that_they_import(module: str, tmp_path: Path) -> None:
+    lay_out_serving(tmp_path)
+    told = {"MLOPS_MODEL": "m", "MLOPS_RELEASE": "v1", "MLOPS_MODEL_DIGEST": "0" * 64}
+    command = [sys.executable, "-c", f"import {module}, mlops_assets; print(mlops_assets.__file__)"]
+    # the folder goes before the project that is installed here
+    environment = {**os.environ, **told, "PYTHONPATH": str(tmp_path / "app")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path))
 
 
 @pytest.fixture

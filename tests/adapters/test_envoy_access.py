@@ -4,20 +4,14 @@ import http.client
 import ssl
 import stat
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
-from mlops_assets.adapters.gateway_access import Access
+from mlops_assets.adapters.envoy_access import Access
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.routing import Route, Share
+from tests.authority import Authority, context
 from tests.servers import HOST, EnvoyServer, ask, eventually
 
 Started = Callable[[Access], EnvoyServer]
@@ -41,39 +35,6 @@ def started(tmp_path: Path, upstream) -> Iterator[Started]:
     yield start
     for server in servers:
         server.stop()
-
-
-class Authority:
-    """Who signs certificates: of a gateway for this machine's address, and of callers."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority of a test")])
-        self.pem = self._signed(self._name, self._key, x509.BasicConstraints(ca=True, path_length=None)).public_bytes(Encoding.PEM)
-
-    def issue(self, folder: Path, name: str = "tls") -> None:
-        """Write ``<name>.crt`` and ``<name>.key``, each whole."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        own = x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))])
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        for suffix, data in (("key", private), ("crt", self._signed(subject, key, own).public_bytes(Encoding.PEM))):
-            scratch = folder / f".{name}.{suffix}"
-            scratch.write_bytes(data)
-            scratch.rename(folder / f"{name}.{suffix}")
-
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> x509.Certificate:
-        now = datetime.now(UTC)
-        builder = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
-
-
-def context(authority: Authority, folder: Path | None = None, name: str = "caller") -> ssl.SSLContext:
-    """What a caller trusts, and the certificate that he shows if he has one."""
-    told = ssl.create_default_context(cadata=authority.pem.decode())
-    if folder is not None:
-        told.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key")
-    return told
 
 
 def ask_by_tls(server: EnvoyServer, told: ssl.SSLContext, **headers: str) -> int:
@@ -118,7 +79,7 @@ def test_probes_ask_for_the_gateways_health_without_a_token_and_for_nothing_else
 
 def test_tls_encrypts_and_a_renewed_certificate_is_used_without_a_restart(started: Started, tmp_path: Path):
     authority, later = Authority(), Authority()
-    authority.issue(tmp_path)
+    authority.issue(tmp_path, "tls")
     (tmp_path / "ca.crt").write_bytes(authority.pem)  # as cert-manager adds it: nobody has asked for certificates of callers
     server = started(Access.from_environment({"MLOPS_GATEWAY_TLS": str(tmp_path)}))
     assert ask_by_tls(server, context(authority)) == 200
@@ -127,7 +88,7 @@ def test_tls_encrypts_and_a_renewed_certificate_is_used_without_a_restart(starte
     with pytest.raises((OSError, http.client.HTTPException)):
         server.predict("guarded")
 
-    later.issue(tmp_path)
+    later.issue(tmp_path, "tls")
 
     def renewed() -> bool:
         try:
@@ -140,7 +101,7 @@ def test_tls_encrypts_and_a_renewed_certificate_is_used_without_a_restart(starte
 
 def test_with_an_authority_callers_need_a_certificate_that_it_has_signed(started: Started, tmp_path: Path):
     authority, stranger = Authority(), Authority()
-    authority.issue(tmp_path)
+    authority.issue(tmp_path, "tls")
     (tmp_path / "callers.crt").write_bytes(authority.pem)
     authority.issue(tmp_path, "caller")
     stranger.issue(tmp_path, "stranger")
