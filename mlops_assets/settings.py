@@ -161,8 +161,8 @@ class Settings:
 
     @property
     def ray_address(self) -> str:
-        """The Ray cluster of ``MLOPS_TARGET=ray``, as ``ray.init`` takes it; by default the one that this machine belongs to."""
-        return os.environ.get("MLOPS_RAY_ADDRESS", "auto")
+        """``host:port`` of the head of the Ray cluster of ``MLOPS_TARGET=ray``."""
+        return os.environ.get("MLOPS_RAY_ADDRESS", f"{HOST}:6379")
 
     @property
     def ray_proxy(self) -> str:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from mlops_assets import credentials, stack_monitoring
 from mlops_assets.adapters.buckets import make_buckets
+from mlops_assets.adapters.envoy_access import TOKENS_VARIABLE
 from mlops_assets.adapters.supervisor import SOCKET, Supervisor, log_tail
 from mlops_assets.core.errors import MlopsError, NotReady, Unavailable
 from mlops_assets.settings import Settings
 from mlops_assets.stack_processes import MARKER, end, left_behind, require_free
-from mlops_assets.stack_services import ALL, S3, Service, build, supervisord_conf, write_files
+from mlops_assets.stack_services import ALL, GATEWAY_CONFIG, S3, Service, build, gateway_config, supervisord_conf, write_files
 
 Progress = Callable[[str], None]
 _POLL_SECONDS = 0.1
@@ -103,9 +104,12 @@ class Stack:
         return True
 
     def _require_same(self) -> None:
-        conf = self._settings.home / "supervisord.conf"
-        if conf.read_text() != supervisord_conf(self._settings, self._services):
-            raise MlopsError(f"a stack with other ports or services runs in {self._settings.home}: 'mlops down' first, or set MLOPS_HOME")
+        home = self._settings.home
+        written = {"supervisord.conf": supervisord_conf(self._settings, self._services), GATEWAY_CONFIG: gateway_config(self._settings)}
+        if any((home / name).read_text() != text for name, text in written.items()):
+            raise MlopsError(
+                f"a stack with other ports, services or access to its gateway runs in {home}: 'mlops down' first, or set MLOPS_HOME"
+            )
 
     def _start_supervisord(self, progress: Progress) -> None:
         home = self._settings.home
@@ -144,8 +148,9 @@ class Stack:
             time.sleep(0.02)
 
     def _environment(self, secret: credentials.Credentials) -> Mapping[str, str]:
-        # The caller's own AWS identity must not reach the local S3.
-        own = {name: value for name, value in os.environ.items() if name not in ("AWS_PROFILE", "AWS_SESSION_TOKEN")}
+        # The caller's own AWS identity must not reach the local S3, and callers' tokens are for the gateway alone, whose file has them.
+        kept_back = ("AWS_PROFILE", "AWS_SESSION_TOKEN", TOKENS_VARIABLE)
+        own = {name: value for name, value in os.environ.items() if name not in kept_back}
         return own | {
             **secret.environment(),
             MARKER: str(self._settings.home),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlops_assets.adapters.envoy import prepare
 from mlops_assets.adapters.envoy_access import Access
+from mlops_assets.adapters.envoy_config import bootstrap
 from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
 from mlops_assets.adapters.whole_file import replace_file
@@ -19,6 +20,7 @@ from mlops_assets.stack_monitoring import ALERTMANAGER, EXPORTER, PROMETHEUS, pr
 
 S3, MLFLOW, CODE, WEBSERVER, DAEMON, GATEWAY = "s3", "mlflow", "code", "webserver", "daemon", "envoy"
 ALL = (S3, MLFLOW, CODE, WEBSERVER, DAEMON, GATEWAY)
+GATEWAY_CONFIG = "envoy/bootstrap.json"
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -69,6 +71,11 @@ def write_files(settings: Settings, credentials: Credentials) -> None:
     prepare(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port, access=Access.from_environment())
     (settings.dagster_home / "dagster.yaml").write_text(instance_config(settings))
     (settings.dagster_home / "workspace.yaml").write_text(_workspace(settings))
+
+
+def gateway_config(settings: Settings) -> str:
+    """What the gateway is started with; callers' tokens are in it."""
+    return bootstrap(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port, access=Access.from_environment())
 
 
 def supervisord_conf(settings: Settings, selected: Mapping[str, Service]) -> str:
@@ -170,7 +177,7 @@ def _daemon(settings: Settings) -> Service:
 
 def _gateway(settings: Settings) -> Service:
     port, admin = settings.gateway_port, settings.gateway_admin_port
-    config = str(settings.home / "envoy" / "bootstrap.json")
+    config = str(settings.home / GATEWAY_CONFIG)
     command = [_binary("envoy"), "-c", config, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
     return Service(_program(settings, GATEWAY, *command), (port, admin), _answers(admin, "/ready"), url=settings.gateway_url)
 

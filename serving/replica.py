@@ -99,9 +99,9 @@ class Replica:
             self._thread.start()
             self._publisher.start()
 
-    def wait_loaded(self) -> None:
-        """Wait until the model is loaded, or never will be."""
-        self._thread.join()
+    def wait_loaded(self, within: float | None = None) -> None:
+        """Wait until the model is loaded, or never will be, for at most ``within`` seconds."""
+        self._thread.join(within)
 
     def stop(self, within: float = 5.0) -> None:
         """Write and ship what was answered, for at most ``within`` seconds."""

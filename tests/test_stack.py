@@ -99,6 +99,20 @@ def test_the_secret_is_readable_by_its_owner_only_and_in_no_configuration_or_log
     assert [path.name for path in others if path.name not in private and secret in path.read_text(errors="replace")] == []
 
 
+def test_tokens_of_callers_reach_the_gateway_and_no_process_of_the_stack(settings, monkeypatch):
+    monkeypatch.setenv("MLOPS_CLIENT_TOKENS", "of-this-test-and-no-secret")
+    stack = Stack(settings, SERVICES)
+    stack.up()
+    assert ask(settings.gateway_port, "/models/any/predict").status == 401
+    for pid in pids(stack).values():
+        environment = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{psutil.Process(pid).ppid()}/environ").read_bytes()
+        assert b"of-this-test" not in environment
+    stack.up()
+    monkeypatch.delenv("MLOPS_CLIENT_TOKENS")
+    with pytest.raises(MlopsError, match="access to its gateway .* 'mlops down' first"):
+        stack.up()
+
+
 def test_a_stack_started_in_the_background_of_a_script_still_minds_interrupts(settings):
     code = "import sys; from pathlib import Path; from mlops_assets.settings import Settings; from mlops_assets.stack import Stack; "
     code += f"Stack(Settings(Path({str(settings.home)!r}), {settings.base_port}), ('envoy',)).up()"

@@ -11,7 +11,9 @@
 #   MLFLOW_URL       an MLflow of yours. With MLOPS_MLFLOW_DATABASE_URL (postgresql+psycopg2://...) instead, and PLATFORM_IMAGE, one is installed
 #   MLOPS_DAGSTER_DATABASE_URL   Dagster's Postgres, of the same form. With it, and PLATFORM_IMAGE, Dagster is installed; DAGSTER=chart leaves that
 #                    to Dagster's own chart (deploy/dagster/values.yaml)
-#   MLOPS_CLIENT_TOKENS   what callers of models have to send as "authorization: Bearer ...", separated by commas; by default nothing
+#   MLOPS_CLIENT_TOKENS   what callers of models have to send as "authorization: Bearer ...", separated by commas
+#   MLOPS_GATEWAY_TLS     /etc/mlops-gateway/tls for TLS by the secret mlops-gateway-tls; MLOPS_GATEWAY_CLIENT_CA=/etc/mlops-gateway/tls/ca.crt beside
+#                    it for certificates of callers. These three stay as they are if they are not given, and end with NAME= (empty)
 #   SETTINGS         more of the ConfigMap that every pod of ours reads: NAME=value, separated by spaces (MLOPS_LOG_ROTATE_SECONDS=60 ...)
 #   CLUSTER_DOMAIN   default cluster.local
 #   EPHEMERAL=1      for a cluster without volumes: the installed object store forgets everything when its pod ends
@@ -38,6 +40,11 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 base=$(realpath --relative-to="$work" "$here")
+
+# Who may ask is not to be opened by an update that does not speak of it.
+kept() { [ -n "${DRY_RUN:-}" ] || kubectl --namespace "$namespace" get configmap mlops --ignore-not-found --output "jsonpath={.data.$1}"; }
+tls=${MLOPS_GATEWAY_TLS-$(kept MLOPS_GATEWAY_TLS)}
+client_ca=${MLOPS_GATEWAY_CLIENT_CA-$(kept MLOPS_GATEWAY_CLIENT_CA)}
 
 has_secret() { kubectl --namespace "$namespace" get secret "$1" >/dev/null 2>&1; }
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -97,6 +104,8 @@ image() { # name in the manifests, reference
     printf '      - AWS_DEFAULT_REGION=%s\n      - MLOPS_SERVING_IMAGE=%s\n' "${AWS_DEFAULT_REGION:-us-east-1}" "$SERVING_IMAGE"
     printf '      - MLOPS_CLUSTER_DOMAIN=%s\n' "$domain"
     [ -z "${PLATFORM_IMAGE:-}" ] || printf '      - MLOPS_PLATFORM_IMAGE=%s\n' "$PLATFORM_IMAGE"
+    [ -z "$tls" ] || printf '      - MLOPS_GATEWAY_TLS=%s\n' "$tls"
+    [ -z "$client_ca" ] || printf '      - MLOPS_GATEWAY_CLIENT_CA=%s\n' "$client_ca"
     for setting in ${SETTINGS:-}; do printf '      - %s\n' "$setting"; done
     ! installs_mlflow || printf '      - MLFLOW_TRACKING_URI=http://mlops-mlflow.%s.svc.%s:5000\n' "$namespace" "$domain"
     [ -z "${MLFLOW_URL:-}" ] || printf '      - MLFLOW_TRACKING_URI=%s\n' "$MLFLOW_URL"
@@ -139,7 +148,17 @@ if [ -n "${MLOPS_MLFLOW_DATABASE_URL:-}${MLOPS_DAGSTER_DATABASE_URL:-}" ]; then
 fi
 if [ -n "${MLOPS_CLIENT_TOKENS:-}" ]; then
     add_to_secret mlops-gateway "MLOPS_CLIENT_TOKENS=$MLOPS_CLIENT_TOKENS"
+elif [ -n "${MLOPS_CLIENT_TOKENS+given}" ]; then
+    kubectl --namespace "$namespace" patch secret mlops-gateway --type merge --patch '{"data": {"MLOPS_CLIENT_TOKENS": null}}'
 fi
+# Gateways read who may ask when they start: another annotation makes them start anew.
+version=$(kubectl --namespace "$namespace" get secret mlops-gateway --output 'jsonpath={.metadata.resourceVersion}')
+cat >>"$work/kustomization.yaml" <<EOF
+patches:
+  - target: {kind: Deployment, name: mlops-gateway}
+    patch: |-
+      - {op: add, path: /spec/template/metadata/annotations/mlops-assets~1access, value: "$version $tls $client_ca"}
+EOF
 # a Job cannot be changed, and this one may run as often as one likes
 kubectl --namespace "$namespace" delete job mlops-buckets --ignore-not-found
 kubectl apply --kustomize "$work"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,11 @@ class Access:
         tokens: ``MLOPS_CLIENT_TOKENS``, separated by commas; a caller sends one as ``authorization: Bearer ...``, and gets a 401 without.
             Two at once let callers change theirs one after the other. No release sees them.
         tls: ``MLOPS_GATEWAY_TLS``, a folder with ``tls.crt`` and ``tls.key`` (PEM), as cert-manager and Kubernetes name them. Files that
-            change are read anew.
+            are put in the place of others (as Kubernetes, cert-manager and ``mv`` do) are read anew.
         callers: ``MLOPS_GATEWAY_CLIENT_CA``, the certificates (PEM) of those who sign for callers: each has to show a certificate (mTLS).
 
     Raises:
-        SpecError: if a file is missing, or a token is not fit for a header.
+        SpecError: if a file is missing or cannot be used, or a token is not fit for a header.
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
@@ -38,7 +39,10 @@ class Access:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Access:
         """What the environment says."""
-        tokens = tuple(token.strip() for token in environment.get(TOKENS_VARIABLE, "").split(",") if token.strip())
+        said = environment.get(TOKENS_VARIABLE, "")
+        tokens = tuple(dict.fromkeys(token.strip() for token in said.split(",") if token.strip()))
+        if said and not tokens:
+            raise SpecError(f"{TOKENS_VARIABLE}: got no token between commas and spaces, expected one at least, or nothing at all")
         folder, callers = environment.get(TLS_VARIABLE, ""), environment.get(CALLERS_VARIABLE, "")
         return cls(tokens, Path(folder).absolute() if folder else None, Path(callers).absolute() if callers else None)
 
@@ -54,6 +58,24 @@ class Access:
             raise SpecError(f"{CALLERS_VARIABLE}: got {self.callers} without {TLS_VARIABLE}, expected both: a caller shows his by TLS")
         if self.callers is not None and not self.callers.is_file():
             raise SpecError(f"{CALLERS_VARIABLE}: got {self.callers}, which is no file, expected certificates of authorities in PEM")
+        self._require_readable()
+
+    def _require_readable(self) -> None:
+        """Envoy would start without a certificate that it cannot read, and refuse everybody."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            if self.tls is not None:
+                context.load_cert_chain(self.tls / _CERTIFICATE, self.tls / _KEY, password="")
+        except (ssl.SSLError, OSError) as error:
+            raise SpecError(
+                f"{TLS_VARIABLE}: {_CERTIFICATE} and {_KEY} in {self.tls} cannot be used ({error}), expected a certificate in PEM "
+                f"and its own key without a password"
+            ) from error
+        try:
+            if self.callers is not None:
+                context.load_verify_locations(self.callers)
+        except (ssl.SSLError, OSError) as error:
+            raise SpecError(f"{CALLERS_VARIABLE}: {self.callers} cannot be used ({error}), expected certificates in PEM") from error
 
     def filters(self) -> list[dict[str, Any]]:
         """Envoy's filters that let through who may ask."""

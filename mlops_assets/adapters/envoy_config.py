@@ -160,9 +160,15 @@ def _below(path: str) -> list[dict[str, Any]]:
 
     A route's own rewriting is the same for all of its clusters, and the filter for headers leaves this one alone.
     """
-    move = f"local headers = handle:headers() headers:replace(':path', {json.dumps(f'/{path}')} .. headers:get(':path'))"
-    script = {"inline_string": f"function envoy_on_request(handle) {move} end"}
-    lua = {"@type": f"{_TYPE}extensions.filters.http.lua.v3.Lua", "default_source_code": script}
+    # All attempts of a request share its headers: one that is tried again has the path already.
+    below = json.dumps(f"/{path}")
+    script = f"""
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local asked = headers:get(":path")
+  if asked:sub(1, {len(path) + 2}) ~= {below} .. "/" then headers:replace(":path", {below} .. asked) end
+end"""
+    lua = {"@type": f"{_TYPE}extensions.filters.http.lua.v3.Lua", "default_source_code": {"inline_string": script}}
     codec = {"@type": f"{_TYPE}extensions.filters.http.upstream_codec.v3.UpstreamCodec"}
     return [
         {"name": "envoy.filters.http.lua", "typed_config": lua},

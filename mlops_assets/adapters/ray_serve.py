@@ -6,9 +6,14 @@ the list of applications and starts their replicas again; nothing is remembered 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
+import socket
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 # Ray reports usage to its makers unless it is told not to before it is imported.
@@ -16,6 +21,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.context import _set_global_client
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from mlops_assets.adapters.plain_http import NoAnswer, ask
@@ -29,10 +37,17 @@ _POLL_SECONDS = 0.1
 _STOP_SECONDS = GATEWAY_TIMEOUT.total_seconds() + 7
 """What is under way may be answered, and the prediction log is shipped for five seconds at most."""
 
+_LOAD_SECONDS = 20.0
+"""Ray sends requests to a replica once it has started: when its model is loaded, or after this long, and then ``/ready`` says why not."""
+
 _AT_ONCE = 1_000
 """Requests that a replica may have at once. It queues, batches and refuses by itself; Ray's own five would keep it from batching."""
 
 _BYTES: Mapping[str, int] = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+_ray_lock = threading.Lock()
+logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each call would tell that it has found the Serve that runs
 
 
 class RayServeDeployments:
@@ -42,7 +57,7 @@ class RayServeDeployments:
     CPU and memory of Ray's each reserves. Secrets are in the environment that the nodes of Ray were started with, and in no application.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it; ``auto`` for the one that this machine belongs to.
+        address: ``host:port`` of the cluster's head.
         proxy: ``host:port`` at which Serve's proxy listens, or begins to with the first release.
         environment: what each replica is told beside what it is; no secrets.
     """
@@ -57,17 +72,16 @@ class RayServeDeployments:
             Unavailable: if Ray does not answer.
         """
         name = _name(model, release)
-        while (status := self._statuses().get(name)) is not None:
-            if status.status is not ApplicationStatus.DELETING:
-                if status.status is not ApplicationStatus.DEPLOY_FAILED:
-                    return
-                break
-            time.sleep(_POLL_SECONDS)
+        self._wait_deleted(name)
+        status = self._statuses().get(name)
+        if status is not None and status.status is not ApplicationStatus.DEPLOY_FAILED:
+            return
         told = {**self._environment, **release_environment(model, release, digest, serving or Serving()), "MLOPS_WORKERS": "1"}
         deployment = _deployment(name, (serving or Serving()).pods, told)
         host, _, port = self._proxy.rpartition(":")
-        serve.start(http_options={"host": host, "port": int(port)})
-        serve.run_many([serve.RunTarget(deployment.bind(), name, f"/{name}")], wait_for_applications_running=False)
+        with self._connected():
+            serve.start(http_options={"host": host, "port": int(port)})
+            serve.run_many([serve.RunTarget(deployment.bind(), name, f"/{name}")], wait_for_applications_running=False)
 
     def stop(self, model: str, release: str) -> None:
         """Drain and end this release; harmless if it does not run.
@@ -76,7 +90,8 @@ class RayServeDeployments:
             Unavailable: if Ray does not answer.
         """
         if _name(model, release) in self._statuses():
-            serve.delete(_name(model, release))
+            with self._connected():
+                serve.delete(_name(model, release))
 
     def running(self, model: str) -> Sequence[Deployment]:
         """What Ray runs of this model, or is meant to, ready or not.
@@ -129,16 +144,43 @@ class RayServeDeployments:
     def _endpoint(self, name: str) -> str:
         return f"{self._proxy}/{name}"
 
+    def _wait_deleted(self, name: str) -> None:
+        """Wait for a release that somebody is stopping: it is started anew."""
+        deadline = time.monotonic() + 2 * _STOP_SECONDS
+        while (status := self._statuses().get(name)) is not None and status.status is ApplicationStatus.DELETING:
+            if time.monotonic() >= deadline:
+                raise Unavailable(f"Ray Serve has been deleting {name} for {2 * _STOP_SECONDS:g} s: see 'serve status', then try again")
+            time.sleep(_POLL_SECONDS)
+
     def _statuses(self) -> Mapping[str, Any]:
         """What Ray knows of each application, by its name."""
+        with self._connected():
+            found: Mapping[str, Any] = serve.status().applications
+            return found
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """A connection to Ray. One that has failed is given up, so that the next call makes another."""
         try:
-            if not ray.is_initialized():
-                ray.init(self._address, log_to_driver=False, configure_logging=False)
-            return serve.status().applications
-        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+            with _ray_lock:
+                _require_listens(self._address)
+                if not ray.is_initialized():
+                    ray.init(self._address, log_to_driver=False, configure_logging=False)
+            yield
+        except (OSError, TimeoutError, RuntimeError, RayError, RayServeException) as error:
+            with _ray_lock:
+                # of a Serve that is gone, which would be asked for good
+                _set_global_client(None)  # type: ignore[no-untyped-call]
+                ray.shutdown()
             raise Unavailable(
-                f"Ray at {self._address!r} does not answer ({error}): see that it runs ('ray status'), and what MLOPS_RAY_ADDRESS says"
+                f"Ray at {self._address} does not answer ({error}): see that it runs ('ray status'), and what MLOPS_RAY_ADDRESS says"
             ) from error
+
+
+def _require_listens(address: str) -> None:
+    """Ray's own client waits for minutes for a head that is gone, and may then end the process."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=1.0).close()
 
 
 def _name(model: str, release: str) -> str:
@@ -160,12 +202,18 @@ def _deployment(name: str, pods: Pods, told: Mapping[str, str]) -> Any:
 
 def _application() -> Any:
     """The release that the environment of a replica names, as an ASGI application; its paths begin where the application's end."""
-    from serving.release import application
+    from serving.release import REPLICA, application
 
     async def below(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            scope = {**scope, "path": scope["path"].removeprefix(scope.get("root_path", ""))}
-        await application(scope, receive, send)
+        async def send_when_loaded(message: Any) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await asyncio.to_thread(REPLICA.wait_loaded, _LOAD_SECONDS)
+            await send(message)
+
+        if scope["type"] == "lifespan":
+            await application(scope, receive, send_when_loaded)
+        else:
+            await application({**scope, "path": scope["path"].removeprefix(scope.get("root_path", ""))}, receive, send)
 
     return below
 

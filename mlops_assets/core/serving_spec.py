@@ -30,7 +30,8 @@ class Pods:
 
     ``cpu`` and ``memory`` are what a pod asks for and ``memory_limit`` is where it ends; a pod may use what CPU nobody else wants, unless
     ``cpu_limit`` says otherwise. There are ``replicas`` pods, and up to ``max_replicas`` while they use more than ``cpu_percent`` of what
-    CPU they ask for, or answer more than ``in_flight`` requests at once each (where the cluster offers that number).
+    CPU they ask for, or answer more than ``in_flight`` requests at once each (where the cluster offers that number). Ray heeds replicas,
+    ``cpu``, ``memory`` and ``in_flight``.
     """
 
     replicas: int = 3
@@ -72,7 +73,7 @@ class Serving:
     Features that a request leaves out are looked up in the online store, for ``online_timeout`` at most. ``on_online_down`` says what
     happens when it does not answer: its values count as missing (``fill``), or the request is refused.
 
-    ``pods`` counts on Kubernetes alone.
+    ``pods`` counts on Kubernetes and Ray alone.
     """
 
     threads: int = 1

@@ -4,7 +4,7 @@
 
 The environment: ``MLOPS_S3_URL`` and AWS credentials that may read the policies; ``MLOPS_GATEWAY_HOME``, the folder that Envoy follows;
 ``MLOPS_NAMESPACE`` and ``MLOPS_CLUSTER_DOMAIN``, where releases run; ``MLOPS_GATEWAY_NAME``; ``MLOPS_GATEWAY_TOKEN``;
-``MLOPS_CLIENT_TOKENS`` and ``MLOPS_GATEWAY_TLS``, which ``prepare`` reads.
+for ``prepare`` what :class:`~mlops_assets.adapters.envoy_access.Access` reads.
 """
 
 import argparse

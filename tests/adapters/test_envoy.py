@@ -1,6 +1,8 @@
 """The gateway on a real Envoy."""
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -15,7 +17,7 @@ from mlops_assets.core.errors import BadData, NotReady, Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
 from mlops_assets.core.policy import Mirror
 from mlops_assets.core.routing import Route, Share, offset
-from tests.servers import EnvoyServer, Upstream, ask, eventually, free_port
+from tests.servers import HOST, EnvoyServer, Upstream, ask, eventually, free_port
 
 UNITS = [f"unit-{number}" for number in range(300)]
 
@@ -66,6 +68,34 @@ def test_releases_may_share_an_address_each_below_a_path_of_its_own(envoy, upstr
         ("/below.v2/predict", "below-shadow"),
         ("/below.v2/v2/models/below/versions/v2/infer?some=thing", "below"),
     ]
+
+
+def test_a_request_that_is_tried_again_asks_for_the_same_path_below_its_release(envoy, monkeypatch):
+    """All attempts share their headers. A route of ours tries again before a release has heard anything, which is harder to arrange."""
+    monkeypatch.setattr(envoy_config, "_RETRY", {"retry_on": "reset", "num_retries": 1})
+    asked: list[bytes] = []
+
+    def close_the_first(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            path = connection.recv(65536).split(b" ")[1]
+            if path.endswith(b"/ready"):
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            elif asked.append(path) or len(asked) > 1:
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            else:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+            connection.close()
+
+    with socket.create_server((HOST, 0)) as listener:
+        threading.Thread(target=close_the_first, args=(listener,), daemon=True).start()
+        endpoint = f"{HOST}:{listener.getsockname()[1]}/retried.v1"
+        envoy.gateway().apply(Route("retried", 1, (Share("v1", 0, 100),), None, {"v1": endpoint}))
+        assert envoy.predict("retried", "unit").status == 200
+    assert asked == [b"/retried.v1/predict"] * 2
 
 
 def test_who_names_a_release_meets_it_whatever_his_unit(envoy, upstream):

@@ -124,6 +124,7 @@ def test_with_an_authority_callers_need_a_certificate_that_it_has_signed(started
     [
         ({"MLOPS_GATEWAY_TLS": "/nowhere"}, "MLOPS_GATEWAY_TLS: got /nowhere without tls.crt and tls.key"),
         ({"MLOPS_GATEWAY_CLIENT_CA": "/some"}, "MLOPS_GATEWAY_CLIENT_CA: got /some without MLOPS_GATEWAY_TLS"),
+        ({"MLOPS_CLIENT_TOKENS": " , "}, "MLOPS_CLIENT_TOKENS: got no token"),
         ({"MLOPS_CLIENT_TOKENS": "two words"}, "MLOPS_CLIENT_TOKENS: got a token that a header cannot carry"),
         ({"MLOPS_CLIENT_TOKENS": "ümlaut"}, "MLOPS_CLIENT_TOKENS: got a token that a header cannot carry"),
     ],
@@ -131,3 +132,20 @@ def test_with_an_authority_callers_need_a_certificate_that_it_has_signed(started
 def test_what_cannot_be_is_refused_before_anything_starts(environment, told):
     with pytest.raises(SpecError, match=told):
         Access.from_environment(environment)
+
+
+def test_a_token_that_is_given_twice_is_one():
+    assert Access.from_environment({"MLOPS_CLIENT_TOKENS": "a,b,a"}).tokens == ("a", "b")
+
+
+def test_a_certificate_without_its_own_key_and_an_authority_that_is_none_are_refused(tmp_path: Path):
+    authority = Authority()
+    authority.issue(tmp_path, "tls")
+    (tmp_path / "ca.crt").write_bytes(b"")
+    told = {"MLOPS_GATEWAY_TLS": str(tmp_path), "MLOPS_GATEWAY_CLIENT_CA": str(tmp_path / "ca.crt")}
+    with pytest.raises(SpecError, match="MLOPS_GATEWAY_CLIENT_CA: .* cannot be used"):
+        Access.from_environment(told)
+    authority.issue(tmp_path, "other")
+    (tmp_path / "other.key").rename(tmp_path / "tls.key")
+    with pytest.raises(SpecError, match=r"MLOPS_GATEWAY_TLS: tls.crt and tls.key in .* cannot be used .* its own key"):
+        Access.from_environment({"MLOPS_GATEWAY_TLS": str(tmp_path)})

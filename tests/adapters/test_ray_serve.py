@@ -1,8 +1,13 @@
 """Releases as applications of Ray Serve, on a real Ray of this machine, behind a real Envoy."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -10,7 +15,7 @@ import pytest
 from mlops_assets.adapters.prediction_log import S3PredictionLog
 from mlops_assets.adapters.release_client import place
 from mlops_assets.adapters.s3 import S3ObjectStore
-from mlops_assets.core.errors import BadData, NotFound, NotReady, Unavailable
+from mlops_assets.core.errors import BadData, NotFound, NotReady
 from mlops_assets.core.routing import Route, Share
 from mlops_assets.core.serving_spec import Pods, Serving
 from mlops_assets.ports import Deployments
@@ -21,6 +26,12 @@ from tests.serving.models import GOOD, SIGNATURE, tiny_model
 MODEL = SIGNATURE.model
 SMALL = Serving(pods=Pods(replicas=1, max_replicas=1, cpu="100m", memory="64Mi"))
 
+ON_LOOPBACK = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "of-these-tests-and-no-secret",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens everywhere (ADR 17)
+}
+
 
 @pytest.fixture(scope="module")
 def deployments(s3: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployments]:
@@ -28,9 +39,8 @@ def deployments(s3: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
     before = set(psutil.Process().children(recursive=True))
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv("RAY_ADDRESS", raising=False)
-        patched.setenv("RAY_AUTH_MODE", "token")
-        patched.setenv("RAY_AUTH_TOKEN", "of-these-tests-and-no-secret")
-        patched.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else it listens everywhere (ADR 17)
+        for name, value in ON_LOOPBACK.items():
+            patched.setenv(name, value)
         import ray
 
         from mlops_assets.adapters.ray_serve import RayServeDeployments
@@ -49,7 +59,7 @@ def deployments(s3: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "MLOPS_LOG_ROTATE_SECONDS": "1",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        yield RayServeDeployments("auto", f"{HOST}:{free_port()}", told)
+        yield RayServeDeployments(ray.get_runtime_context().gcs_address, f"{HOST}:{free_port()}", told)
         started = set(psutil.Process().children(recursive=True)) - before
         ray.shutdown()
         assert not psutil.wait_procs(started, timeout=20)[1]
@@ -124,12 +134,21 @@ def test_an_application_that_ray_gives_up_is_told_with_its_reason_and_may_be_sta
     deployments.stop(MODEL, "v4")
 
 
-def test_ray_that_is_away_is_unavailable(deployments, monkeypatch):
-    import ray
+def test_replicas_get_requests_when_their_model_is_loaded(deployments, s3: Settings):
+    model = tiny_model(bias=0.5)
+    two = replace(SMALL, pods=replace(SMALL.pods, replicas=2, max_replicas=2))
+    deployments.start(MODEL, "v5", model.digest, two)
+    time.sleep(3)  # each looks for its model, in vain, and tries again at a time of its own
+    S3ObjectStore(s3.s3_url).create(f"models/{MODEL}/v5/model.onnx", model.data)
+    ready = deployments.wait_ready(MODEL, "v5", 60)
+    assert {tuple(deployments.predict(ready, [GOOD])) for _ in range(40)} == {(pytest.approx(0.9525741),)}
+    deployments.stop(MODEL, "v5")
 
-    from mlops_assets.adapters.ray_serve import RayServeDeployments
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("nobody listens")))
-    with pytest.raises(Unavailable, match="MLOPS_RAY_ADDRESS"):
-        RayServeDeployments("ray://127.0.0.1:1", f"{HOST}:1", {}).running(MODEL)
+def test_ray_that_is_away_is_unavailable_and_found_again_when_it_is_back():
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | ON_LOOPBACK
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.adapters.ray_away"], env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["empty", "unavailable", "unavailable", "empty"]

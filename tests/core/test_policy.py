@@ -471,7 +471,9 @@ def test_a_canary_under_way_is_aborted_before_its_model_is_retired() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [stage("v4"), begin("v3"), rollback(), rollback("v1"), lambda p: policy_changes.restart(p, "v5", ME, NOW)], ids=str
+    "change",
+    [stage("v4"), begin("v3"), rollback(), rollback("v1"), lambda p: policy_changes.restart(p, "v5", ME, NOW)],
+    ids=["stage", "begin", "rollback", "rollback to v1", "restart"],
 )
 def test_what_would_make_a_retired_model_live_is_refused(change: Change) -> None:
     gone = retired(played(promoted("v1"), promoted("v2"), waiting("v3"), registered("v4")))
