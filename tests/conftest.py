@@ -10,9 +10,13 @@ settings.load_profile("house")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where workers share the tests, each takes whole files, and one takes what starts the whole stack: two of those are too much for two
-    cores. It comes first, so that no core waits for it in the end.
+    cores. What takes long comes first, so that no core waits for it in the end.
     """
-    whole_stack = {item for item in items if item.get_closest_marker("e2e")}
-    items.sort(key=lambda item: item not in whole_stack)
+    order = ("e2e", "assets", "adapters")
+
+    def folder(item: pytest.Item) -> str:
+        return "e2e" if item.get_closest_marker("e2e") else item.path.parent.name
+
+    items.sort(key=lambda item: order.index(folder(item)) if folder(item) in order else len(order))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("e2e" if item in whole_stack else item.nodeid.partition("::")[0]))
+        item.add_marker(pytest.mark.xdist_group("e2e" if folder(item) == "e2e" else item.nodeid.partition("::")[0]))
