@@ -8,6 +8,7 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where workers share the tests, each takes whole files, and one takes what starts the whole stack: two of those are too much for two
     cores. What takes long comes first, so that no core waits for it in the end.
