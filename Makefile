@@ -2,8 +2,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# a file of tests on one core, and the whole stack of a demo beside them
-ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# each file of tests on one core
+ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile
 # what a caller of make may say of images
 export ENGINE BASE TAG SOURCE
 export DO_NOT_TRACK := true
@@ -26,8 +26,9 @@ $(VENV)/.installed: requirements.lock deploy/bootstrap.lock pyproject.toml
 demo: install  ## a year of real flights: training, canary, a bad release, drift, rollback (EXIT=1 stops at the end)
 	$(BIN)/mlops demo $(if $(EXIT),--no-stay,--stay)
 
-test: install  ## every test but test-faults, real servers and one short demo included, on as many as four cores
-	$(BIN)/python -m pytest $(ON_ALL_CORES) -m "not faults"
+test: install  ## every test but test-faults, real servers on as many as four cores, and then one short demo
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m "not e2e"
+	$(BIN)/python -m pytest -m "e2e and not faults"
 
 test-faults: install  ## the short demo again, and in its canary the death of every process of the stack, one after the other
 	$(BIN)/python -m pytest -s tests/e2e/test_demo.py
