@@ -68,16 +68,21 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, S3ObjectStore]]:
-    """A SeaweedFS with the platform's buckets, and where it is."""
+def running_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A SeaweedFS with the platform's buckets."""
     settings = Settings(tmp_path_factory.mktemp("s3"), free_base_port())
     stack = Stack(settings, services=(S3,))
     stack.up()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in credentials.read(settings.home).environment().items():
-            patch.setenv(name, value)
-        yield settings, S3ObjectStore(settings.s3_url)
+    yield settings
     stack.down()
+
+
+@pytest.fixture
+def object_store(running_store: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, S3ObjectStore]:
+    """A SeaweedFS and where it is; its key is in the environment for no longer than a test, since other tests have a store of theirs."""
+    for name, value in credentials.read(running_store.home).environment().items():
+        monkeypatch.setenv(name, value)
+    return running_store, S3ObjectStore(running_store.s3_url)
 
 
 @pytest.fixture
