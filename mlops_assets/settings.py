@@ -154,10 +154,9 @@ class Settings:
             MlopsError: if it is none of them.
         """
         said = os.environ.get("MLOPS_TARGET", "processes")
-        for known in get_args(Target):
-            if said == known:
-                return cast(Target, known)
-        raise MlopsError(f"MLOPS_TARGET: got {said!r}, expected {', '.join(get_args(Target)[:-1])} or {get_args(Target)[-1]}")
+        if said not in get_args(Target):
+            raise MlopsError(f"MLOPS_TARGET: got {said!r}, expected {' or '.join(get_args(Target))}")
+        return cast(Target, said)
 
     @property
     def ray_address(self) -> str:

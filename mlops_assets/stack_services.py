@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlops_assets.adapters.envoy import prepare
 from mlops_assets.adapters.envoy_access import Access
@@ -68,14 +69,19 @@ def write_files(settings: Settings, credentials: Credentials) -> None:
     key = {"accessKey": credentials.access_key, "secretKey": credentials.secret_key}
     identity = {"name": "mlops", "credentials": [key], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     replace_file(settings.home / "s3.json", json.dumps({"identities": [identity]}), private=True)
-    prepare(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port, access=Access.from_environment())
+    prepare(**_gateway_is_told(settings))
     (settings.dagster_home / "dagster.yaml").write_text(instance_config(settings))
     (settings.dagster_home / "workspace.yaml").write_text(_workspace(settings))
 
 
 def gateway_config(settings: Settings) -> str:
     """What the gateway is started with; callers' tokens are in it."""
-    return bootstrap(settings.home / "envoy", settings.gateway_port, settings.gateway_admin_port, access=Access.from_environment())
+    return bootstrap(**_gateway_is_told(settings))
+
+
+def _gateway_is_told(settings: Settings) -> dict[str, Any]:
+    ports = {"port": settings.gateway_port, "admin_port": settings.gateway_admin_port}
+    return {"directory": (settings.home / GATEWAY_CONFIG).parent, **ports, "access": Access.from_environment()}
 
 
 def supervisord_conf(settings: Settings, selected: Mapping[str, Service]) -> str:

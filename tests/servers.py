@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.adapters.envoy import EnvoyGateway, prepare
-from mlops_assets.adapters.envoy_access import Access
-from mlops_assets.adapters.envoy_config import OPEN
+from mlops_assets.adapters.envoy_access import OPEN, Access
 from mlops_assets.adapters.processes import can_listen
 from mlops_assets.settings import Settings
 from mlops_assets.stack import Stack

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,27 @@ def test_releases_run_on_this_machine_unless_the_environment_says_otherwise(monk
     monkeypatch.delenv("MLOPS_TARGET", raising=False)
     assert settings.target == "processes"
     monkeypatch.setenv("MLOPS_TARGET", "k8s")
-    with pytest.raises(MlopsError, match="MLOPS_TARGET: got 'k8s', expected processes, kubernetes or ray"):
+    with pytest.raises(MlopsError, match="MLOPS_TARGET: got 'k8s', expected processes or kubernetes or ray"):
         _ = settings.target
 
 
 def test_on_ray_the_platform_has_its_deployments_and_the_gateway_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in {"MLOPS_TARGET": "ray", "MLOPS_S3_URL": "http://s3:8333"}.items():
         monkeypatch.setenv(name, value)
+    from mlops_assets.adapters.ray_serve import RayServeDeployments
+
     platform = local_platform(Settings(tmp_path))
     assert not platform.gateway.follows_policies
-    assert platform.deployments.running.__self__.__class__.__name__ == "RayServeDeployments"
+    assert isinstance(platform.deployments.running.__self__, RayServeDeployments)
+
+
+def test_ray_that_is_not_installed_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {"MLOPS_TARGET": "ray", "MLOPS_S3_URL": "http://s3:8333"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delitem(sys.modules, "mlops_assets.adapters.ray_serve", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MlopsError, match=r"pip install 'mlops-assets\[ray\]'"):
+        local_platform(Settings(tmp_path)).deployments.running("any")
 
 
 def test_a_gateway_that_speaks_tls_has_an_address_that_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

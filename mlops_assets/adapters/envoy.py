@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mlops_assets.adapters.envoy_access import Access
+from mlops_assets.adapters.envoy_access import OPEN, Access
 from mlops_assets.adapters.envoy_admin import Applied, EnvoyAdmin
-from mlops_assets.adapters.envoy_config import HOST, OPEN, bootstrap, cluster_name, clusters, route_digest, routes
+from mlops_assets.adapters.envoy_config import HOST, bootstrap, cluster_name, clusters, route_digest, routes
 from mlops_assets.adapters.envoy_state import Entry, read_state, write_state
 from mlops_assets.adapters.whole_file import replace_file
 from mlops_assets.core.errors import NotReady, Unavailable

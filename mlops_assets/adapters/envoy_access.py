@@ -124,6 +124,10 @@ class Access:
         return found
 
 
+OPEN = Access()
+"""Everybody who reaches the gateway may ask."""
+
+
 def _secret_file(name: str) -> str:
     return f"sds-{name}.json"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.adapters.envoy_access import Access
+from mlops_assets.adapters.envoy_access import OPEN, Access
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS
 from mlops_assets.core.routing import Route, Share
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT
@@ -25,9 +25,6 @@ REQUEST_TIMEOUT = f"{GATEWAY_TIMEOUT.total_seconds():g}s"
 
 _TYPE = "type.googleapis.com/envoy."
 _ROUTER = {"name": "router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}
-OPEN = Access()
-"""Everybody who reaches the gateway may ask."""
-
 _JSON = [{"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
 
 

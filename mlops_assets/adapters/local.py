@@ -9,6 +9,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mlops_assets import credentials
+from mlops_assets.core.errors import MlopsError
 from mlops_assets.core.pii import KEY_VARIABLE
 from mlops_assets.ports import Deployments, FeatureStore, Gateway, NoPager, Pager, Platform, PredictionLog, Registry
 from mlops_assets.settings import Settings
@@ -96,8 +97,10 @@ def _ray(settings: Settings) -> tuple[Deployments, Gateway]:
     """Applications of Ray Serve behind the one Envoy of this machine."""
 
     def deployments() -> Deployments:
-        from mlops_assets.adapters.ray_serve import RayServeDeployments
-
+        try:
+            from mlops_assets.adapters.ray_serve import RayServeDeployments
+        except ModuleNotFoundError as error:
+            raise MlopsError(f"MLOPS_TARGET=ray needs Ray ({error}): pip install 'mlops-assets[ray]'") from error
         told = {"MLOPS_HOME": str(settings.home), "MLOPS_S3_URL": settings.s3_url, **_told()}
         return RayServeDeployments(settings.ray_address, settings.ray_proxy, told)
 

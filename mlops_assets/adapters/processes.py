@@ -4,12 +4,11 @@ import fcntl
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from mlops_assets.adapters.release_client import answers_ready, scores
+from mlops_assets.adapters.release_client import AskedAtItsEndpoint, answers_ready
 from mlops_assets.adapters.release_environment import release_environment
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Fault, Program, Supervisor, log_tail
 from mlops_assets.adapters.whole_file import replace_file
@@ -34,7 +33,7 @@ _REMOVED_SECONDS = 2.0
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
 
 
-class SupervisedDeployments:
+class SupervisedDeployments(AskedAtItsEndpoint):
     """Local processes as the :class:`~mlops_assets.ports.Deployments`.
 
     Args:
@@ -143,15 +142,6 @@ class SupervisedDeployments:
                 )
             time.sleep(_POLL_SECONDS)
         return Deployment(model, release, endpoint, True)
-
-    def predict(self, deployment: Deployment, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
-        """The scores that this very release answers to rows of inputs. It logs them as a shadow's.
-
-        Raises:
-            BadData: if the release refuses the rows.
-            Unavailable: if it does not answer, or fails.
-        """
-        return scores(deployment.endpoint, deployment.model, rows)
 
     def _log_end(self, name: str) -> str:
         return f"its log ends:\n{log_tail(self._log(name))}"

@@ -7,7 +7,6 @@ the list of applications and starts their replicas again; nothing is remembered 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import threading
@@ -27,7 +26,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from mlops_assets.adapters.plain_http import NoAnswer, ask
-from mlops_assets.adapters.release_client import answers_ready, place, scores
+from mlops_assets.adapters.release_client import AskedAtItsEndpoint, answers_ready, place
 from mlops_assets.adapters.release_environment import release_environment
 from mlops_assets.core.errors import NotFound, NotReady, Unavailable
 from mlops_assets.core.serving_spec import GATEWAY_TIMEOUT, Pods, Serving
@@ -43,14 +42,11 @@ _LOAD_SECONDS = 20.0
 _AT_ONCE = 1_000
 """Requests that a replica may have at once. It queues, batches and refuses by itself; Ray's own five would keep it from batching."""
 
-_BYTES: Mapping[str, int] = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-
 _ray_lock = threading.Lock()
-logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each call would tell that it has found the Serve that runs
+"""A process has one connection to Ray, whoever in it asks."""
 
 
-class RayServeDeployments:
+class RayServeDeployments(AskedAtItsEndpoint):
     """Applications of Ray Serve as the :class:`~mlops_assets.ports.Deployments`.
 
     ``serving.pods`` says how many replicas a release has, up to how many while they have more than ``in_flight`` requests each, and what
@@ -72,8 +68,7 @@ class RayServeDeployments:
             Unavailable: if Ray does not answer.
         """
         name = _name(model, release)
-        self._wait_deleted(name)
-        status = self._statuses().get(name)
+        status = self._wait_deleted(name)
         if status is not None and status.status is not ApplicationStatus.DEPLOY_FAILED:
             return
         told = {**self._environment, **release_environment(model, release, digest, serving or Serving()), "MLOPS_WORKERS": "1"}
@@ -132,25 +127,17 @@ class RayServeDeployments:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def predict(self, deployment: Deployment, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
-        """The scores that this very release answers to rows of inputs. It logs them as a shadow's.
-
-        Raises:
-            BadData: if the release refuses the rows.
-            Unavailable: if it does not answer, or fails.
-        """
-        return scores(deployment.endpoint, deployment.model, rows)
-
     def _endpoint(self, name: str) -> str:
         return f"{self._proxy}/{name}"
 
-    def _wait_deleted(self, name: str) -> None:
-        """Wait for a release that somebody is stopping: it is started anew."""
+    def _wait_deleted(self, name: str) -> Any:
+        """What Ray knows of an application, once nobody is stopping it any more; None if there is none."""
         deadline = time.monotonic() + 2 * _STOP_SECONDS
         while (status := self._statuses().get(name)) is not None and status.status is ApplicationStatus.DELETING:
             if time.monotonic() >= deadline:
                 raise Unavailable(f"Ray Serve has been deleting {name} for {2 * _STOP_SECONDS:g} s: see 'serve status', then try again")
             time.sleep(_POLL_SECONDS)
+        return status
 
     def _statuses(self) -> Mapping[str, Any]:
         """What Ray knows of each application, by its name."""
@@ -189,11 +176,13 @@ def _name(model: str, release: str) -> str:
 
 def _deployment(name: str, pods: Pods, told: Mapping[str, str]) -> Any:
     """The deployment of one release, which is not yet part of an application."""
-    options = {"num_cpus": _cores(pods.cpu), "memory": _bytes(pods.memory), "runtime_env": {"env_vars": dict(told)}}
+    from kubernetes.utils.quantity import parse_quantity  # not in a replica, which imports this module too
+
+    reserved = {"num_cpus": float(parse_quantity(pods.cpu)), "memory": int(parse_quantity(pods.memory))}
     return serve.deployment(
         serve.ingress(_application)(),
         name=name,
-        ray_actor_options=options,
+        ray_actor_options={**reserved, "runtime_env": {"env_vars": dict(told)}},
         max_ongoing_requests=_AT_ONCE,
         autoscaling_config={"min_replicas": pods.replicas, "max_replicas": pods.max_replicas, "target_ongoing_requests": pods.in_flight},
         graceful_shutdown_timeout_s=_STOP_SECONDS,
@@ -218,21 +207,13 @@ def _application() -> Any:
     return below
 
 
-def _cores(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
-
-
-def _bytes(quantity: str) -> int:
-    return int(quantity[:-2]) * _BYTES[quantity[-2:]]
-
-
 def _reasons(status: Any) -> str:
     """What Ray says of an application, and of what it consists of."""
     return " ".join(part for part in (status.message, *(one.message for one in status.deployments.values())) if part)
 
 
 def _said(endpoint: str) -> str:
-    """The end of what a release that is not ready answers."""
+    """What a release that is not ready answers."""
     netloc, path = place(endpoint, "/ready")
     try:
         return ask(netloc, "GET", path, 1.0).beginning(500)

@@ -7,8 +7,22 @@ from typing import Any
 
 from mlops_assets.adapters.plain_http import NoAnswer, ask
 from mlops_assets.core.errors import BadData, Unavailable
+from mlops_assets.ports import Deployment
 
 ROWS_AT_ONCE = 1000
+
+
+class AskedAtItsEndpoint:
+    """The part of :class:`~mlops_assets.ports.Deployments` that is the same wherever an endpoint is one release's alone."""
+
+    def predict(self, deployment: Deployment, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """The scores that this very release answers to rows of inputs. It logs them as a shadow's.
+
+        Raises:
+            BadData: if the release refuses the rows.
+            Unavailable: if it does not answer, or fails.
+        """
+        return scores(deployment.endpoint, deployment.model, rows)
 
 
 def place(endpoint: str, path: str) -> tuple[str, str]:

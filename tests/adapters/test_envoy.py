@@ -84,10 +84,12 @@ def test_a_request_that_is_tried_again_asks_for_the_same_path_below_its_release(
             path = connection.recv(65536).split(b" ")[1]
             if path.endswith(b"/ready"):
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            elif asked.append(path) or len(asked) > 1:
-                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
             else:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                asked.append(path)
+                if len(asked) > 1:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                else:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
             connection.close()
 
     with socket.create_server((HOST, 0)) as listener:

@@ -12,25 +12,24 @@ from mlops_assets.adapters.envoy_access import Access
 from mlops_assets.core.errors import SpecError
 from mlops_assets.core.routing import Route, Share
 from tests.authority import Authority, context
-from tests.servers import HOST, EnvoyServer, ask, eventually
+from tests.servers import HOST, EnvoyServer, Upstream, ask, eventually
 
-Started = Callable[[Access], EnvoyServer]
+Started = Callable[[Access], tuple[EnvoyServer, Upstream]]
 
 
 @pytest.fixture
 def started(tmp_path: Path, upstream) -> Iterator[Started]:
-    """Start an Envoy with this access, and a release v1 of the model ``guarded`` behind it."""
+    """Start an Envoy with this access, and behind it a release of the model ``guarded``."""
     servers: list[EnvoyServer] = []
 
-    def start(access: Access) -> EnvoyServer:
+    def start(access: Access) -> tuple[EnvoyServer, Upstream]:
         server = EnvoyServer(tmp_path / f"envoy{len(servers)}", access)
         servers.append(server)
         server.directory.mkdir()
         server.start()
         v1 = upstream("v1")
         server.gateway().apply(Route("guarded", 1, (Share("v1", 0, 100),), None, {"v1": v1.endpoint}))
-        server.release = v1  # type: ignore[attr-defined]
-        return server
+        return server, v1
 
     yield start
     for server in servers:
@@ -48,23 +47,24 @@ def ask_by_tls(server: EnvoyServer, told: ssl.SSLContext, **headers: str) -> int
 
 
 def test_without_a_word_in_the_environment_everybody_may_ask(started: Started):
-    assert started(Access.from_environment({})).predict("guarded").status == 200
+    server, _ = started(Access.from_environment({}))
+    assert server.predict("guarded").status == 200
 
 
 def test_a_token_lets_a_caller_in_and_no_release_sees_it(started: Started):
-    server = started(Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret, second-secret"}))
+    server, release = started(Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret, second-secret"}))
     assert server.predict("guarded").status == 401
     assert server.predict("guarded", authorization="Bearer wrong").status == 401
     assert ask(server.port, "/v2/models/guarded/infer").status == 401
-    assert server.release.seen == []  # type: ignore[attr-defined]
+    assert release.seen == []
     for token in ("first-secret", "second-secret"):
         assert server.predict("guarded", authorization=f"Bearer {token}").status == 200
-    assert all("authorization" not in headers for _, headers in server.release.seen)  # type: ignore[attr-defined]
+    assert all("authorization" not in headers for _, headers in release.seen)
 
 
 def test_tokens_are_for_no_other_users_eyes(started: Started):
     access = Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret"})
-    server = started(access)
+    server, _ = started(access)
     having = [path for path in server.directory.iterdir() if path.is_file() and b"first-secret" in path.read_bytes()]
     assert [path.name for path in having] == ["bootstrap.json"]
     assert stat.S_IMODE(having[0].stat().st_mode) == 0o600
@@ -72,7 +72,7 @@ def test_tokens_are_for_no_other_users_eyes(started: Started):
 
 
 def test_probes_ask_for_the_gateways_health_without_a_token_and_for_nothing_else(started: Started):
-    server = started(Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret"}))
+    server, _ = started(Access.from_environment({"MLOPS_CLIENT_TOKENS": "first-secret"}))
     assert ask(server.health_port, "/v2/health/live", method="GET").status == 200
     assert ask(server.health_port, "/models/guarded/predict").status == 404
 
@@ -81,7 +81,7 @@ def test_tls_encrypts_and_a_renewed_certificate_is_used_without_a_restart(starte
     authority, later = Authority(), Authority()
     authority.issue(tmp_path, "tls")
     (tmp_path / "ca.crt").write_bytes(authority.pem)  # as cert-manager adds it: nobody has asked for certificates of callers
-    server = started(Access.from_environment({"MLOPS_GATEWAY_TLS": str(tmp_path)}))
+    server, _ = started(Access.from_environment({"MLOPS_GATEWAY_TLS": str(tmp_path)}))
     assert ask_by_tls(server, context(authority)) == 200
     with pytest.raises(ssl.SSLCertVerificationError):
         ask_by_tls(server, context(later))
@@ -110,7 +110,7 @@ def test_with_an_authority_callers_need_a_certificate_that_it_has_signed(started
         "MLOPS_GATEWAY_CLIENT_CA": str(tmp_path / "callers.crt"),
         "MLOPS_CLIENT_TOKENS": "and-a-token",
     }
-    server = started(Access.from_environment(told))
+    server, _ = started(Access.from_environment(told))
     for refused in (context(authority), context(authority, tmp_path, "stranger")):
         with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
             ask_by_tls(server, refused, authorization="Bearer and-a-token")

@@ -29,6 +29,7 @@ ON_LOOPBACK = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "of-these-tests-and-no-secret",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens everywhere (ADR 17)
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
