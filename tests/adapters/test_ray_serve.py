@@ -1,5 +1,6 @@
 """Releases as applications of Ray Serve, on a real Ray of this machine, behind a real Envoy."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -77,8 +80,9 @@ def registered(s3: Settings, release: str, bias: float) -> str:
 
 
 def test_two_releases_share_an_address_and_a_gateway_splits_the_traffic_between_them(deployments, s3: Settings, envoy: EnvoyServer):
-    for release, bias in (("v1", 0.0), ("v2", 1.0)):
-        deployments.start(MODEL, release, registered(s3, release, bias), SMALL)
+    two = replace(SMALL, pods=replace(SMALL.pods, replicas=2, max_replicas=2))
+    for release, bias, serving in (("v1", 0.0, SMALL), ("v2", 1.0, two)):
+        deployments.start(MODEL, release, registered(s3, release, bias), serving)
     ready = [deployments.wait_ready(MODEL, release, 60) for release in ("v1", "v2")]
     assert deployments.running(MODEL) == ready
     assert len({each.endpoint.partition("/")[0] for each in ready}) == 1
@@ -134,16 +138,26 @@ def test_an_application_that_ray_gives_up_is_told_with_its_reason_and_may_be_sta
     deployments.stop(MODEL, "v4")
 
 
-def test_replicas_get_requests_when_their_model_is_loaded(deployments, s3: Settings):
-    model = file_of(0.5)
-    two = replace(SMALL, pods=replace(SMALL.pods, replicas=2, max_replicas=2))
-    deployments.start(MODEL, "v5", model.digest, two)
-    time.sleep(3)  # each looks for its model, in vain, and tries again at a time of its own
-    S3ObjectStore(s3.s3_url).create(f"models/{MODEL}/v5/model.onnx", model.data)
-    ready = deployments.wait_ready(MODEL, "v5", 60)
-    scores = [deployments.predict(ready, [GOOD])[0] for _ in range(40)]
-    assert scores == pytest.approx([0.9525741] * 40)  # the logistic function of 3
-    deployments.stop(MODEL, "v5")
+def test_a_replica_has_started_when_its_model_is_loaded_and_not_before(monkeypatch: pytest.MonkeyPatch):
+    """Ray sends requests to whoever has started; the release says so at once, and loads beside it."""
+    from mlops_assets.adapters.ray_serve import _application
+
+    happened: list[str] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+
+    def wait_loaded(within: float) -> None:
+        time.sleep(0.1)
+        happened.append("loaded")
+
+    async def send(message: dict[str, str]) -> None:
+        happened.append(message["type"])
+
+    release = SimpleNamespace(application=application, REPLICA=SimpleNamespace(wait_loaded=wait_loaded))
+    monkeypatch.setitem(sys.modules, "serving.release", release)
+    asyncio.run(_application()({"type": "lifespan"}, None, send))
+    assert happened == ["loaded", "lifespan.startup.complete"]
 
 
 def test_ray_that_is_away_is_unavailable_and_found_again_when_it_is_back():
