@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # each file of tests on one core
 ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile
+# else each of many processes would compile what it imports anew
+unexport PYTHONDONTWRITEBYTECODE
 # what a caller of make may say of images
 export ENGINE BASE TAG SOURCE
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help install demo test test-faults test-fast e2e-monitoring install-kubernetes e2e-kubernetes dashboards check lock images image model-ci bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
+.PHONY: help install demo test test-long test-fast e2e-monitoring install-kubernetes e2e-kubernetes dashboards check lock images image model-ci bench-fleet bench-experiments bench-canary bench-gate bench-drift bench-monitoring bench-serving bench-serving-overload bench-features clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -26,15 +28,15 @@ $(VENV)/.installed: requirements.lock deploy/bootstrap.lock pyproject.toml
 demo: install  ## a year of real flights: training, canary, a bad release, drift, rollback (EXIT=1 stops at the end)
 	$(BIN)/mlops demo $(if $(EXIT),--no-stay,--stay)
 
-test: install  ## every test but test-faults, real servers on as many as four cores, and then one short demo
-	$(BIN)/python -m pytest $(ON_ALL_CORES) -m "not e2e"
-	$(BIN)/python -m pytest -m "e2e and not faults"
+test: install  ## the tests, with real servers, on as many as four cores
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m "not long and not e2e"
 
-test-faults: install  ## the short demo again, and in its canary the death of every process of the stack, one after the other
-	$(BIN)/python -m pytest -s tests/e2e/test_demo.py
+test-long: install  ## the rest: simulations, Ray, an action killed at each of its steps, and the whole stack: a short demo, the death of each of its processes
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m "long and not e2e"
+	$(BIN)/python -m pytest -m e2e
 
 test-fast: install  ## the tests that start no server
-	$(BIN)/python -m pytest $(ON_ALL_CORES) tests/core tests/assets tests/components
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m "not long" tests/core tests/assets tests/components
 
 e2e-monitoring: install  ## Prometheus, Alertmanager and a loopback PagerDuty: errors, an alert, a page, a rollback, each with its time
 	bash deploy/monitoring_tools.sh

@@ -150,6 +150,7 @@ def test_promtool_finds_the_rules_sound(rules: Path) -> None:
 @pytest.mark.parametrize(
     ("cases", "unit", "every"), [(BY_THE_MINUTE, "m", "5m"), (BY_THE_HOUR, "h", "8h")], ids=["by the minute", "by the hour"]
 )
+@pytest.mark.long
 def test_each_case_fires_what_it_should_and_nothing_else(rules: Path, tmp_path: Path, cases: dict, unit: str, every: str) -> None:
     tests = []
     for name, (series, at, fired) in cases.items():

@@ -149,6 +149,7 @@ def assert_all_is_there(settings: Settings, before: Policy) -> None:
     assert stored(settings, "SELECT version, value FROM model_version_tags ORDER BY version") == [(1, "1"), (2, "2")]
 
 
+@pytest.mark.long
 def test_all_is_lost_and_comes_back(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch) -> None:
     stack = Stack(settings, ("s3",))
     stack.up()

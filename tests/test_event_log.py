@@ -96,6 +96,7 @@ def test_who_watches_a_run_is_told_of_its_events_while_another_process_has_its_f
             assert seen == [f"word {n}" for n in range(number + 1)]
 
 
+@pytest.mark.long
 def test_of_many_runs_few_files_stay_open_and_all_are_read(ours: dg.DagsterInstance) -> None:
     runs = [dg.materialize([counted], instance=ours) for _ in range(12)]
     for run in [*runs, *reversed(runs)]:

@@ -208,6 +208,7 @@ def test_without_a_stack_the_command_says_how_to_start_one(sample, tmp_path: Pat
         sample.main()
 
 
+@pytest.mark.long
 def test_a_feature_row_does_not_depend_on_how_the_days_are_cut(spec: ModelSpec, platform: SimpleNamespace) -> None:
     transform = reading.load(spec.features.transform)
     day = spec.data.start + timedelta(days=20)

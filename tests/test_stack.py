@@ -136,6 +136,7 @@ def test_another_stack_in_the_same_home_is_refused(settings):
         Stack(Settings(settings.home, settings.base_port + 50), ("envoy",)).up()
 
 
+@pytest.mark.long
 def test_a_service_that_cannot_start_is_named_with_its_log(settings):
     (settings.home / "mlflow").mkdir()
     (settings.home / "mlflow" / "mlflow.db").write_text("not a database at all, and long enough to be seen as such" * 100)

@@ -62,6 +62,7 @@ def test_kills_between_failures_do_not_shorten_the_tries(instance: dg.DagsterIns
     assert is_given_up(runs_of(instance, INTENT))
 
 
+@pytest.mark.long
 def test_a_release_whose_evaluation_fails_again_and_again_is_refused_with_how_often(shop: Gifts, monkeypatch: pytest.MonkeyPatch) -> None:
     world = shop.copy(shop.with_first_release())[0]
     assert shop.train(world).success

@@ -92,6 +92,7 @@ def write_all(stores: tuple[FeatureStore, ...], views: dict[str, pd.DataFrame]) 
                 store.write(next(view for view in VIEWS if view.name == name), day, part, part["created_timestamp"].max())
 
 
+@pytest.mark.long
 def test_feast_and_memory_agree_on_real_flights_row_for_row(both, flights) -> None:
     features, views, events = flights
     write_all(both, views)
@@ -284,6 +285,7 @@ def test_readers_see_whole_states_while_another_store_writes(tmp_path: Path) -> 
     assert set(reader.online(SHOPS, entities)["sales"]) == {14.0}
 
 
+@pytest.mark.long
 def test_feast_is_imported_without_its_run_time_type_checks_and_nothing_else_is_changed() -> None:
     wrong = "feast.FeatureService(name='s', features=[], tags='no mapping')"
     ours = f"given = typeguard.typechecked; feast = import_feast(); assert typeguard.typechecked is given; {wrong}"

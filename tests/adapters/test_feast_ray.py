@@ -22,6 +22,8 @@ from tests.adapters.test_feast import RAIN, REPO, SALES, SHOPS, asked, at, real_
 from tests.adapters.test_feast_offline import events, found, rows, shop_store
 from tests.adapters.test_point_in_time import QUESTIONS, ROWS, Question, Row, answer, put, questions
 
+pytestmark = pytest.mark.long
+
 DAY = date(2013, 1, 5)
 Stores = tuple[FeatureStore, FeatureStore]
 

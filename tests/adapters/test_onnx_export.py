@@ -95,6 +95,7 @@ def fitted(estimator, missing):
         *(pytest.param(each, False, id=name) for name, each in WITHOUT_MISSING.items()),
     ],
 )
+@pytest.mark.long
 def test_the_export_decides_as_the_model_on_new_rows_and_beside_every_split(estimator, missing):
     model = fitted(estimator, missing)
     exported = export(model, SIGNATURE)

@@ -113,6 +113,7 @@ def empty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, asking=QUESTIONS)
+@pytest.mark.long
 def test_every_event_comes_back_once_in_its_place_with_the_newest_value_known_at_its_time(
     empty: Callable[[], FeatureStore], rows: list[Row], asking: list[Question]
 ) -> None:

@@ -25,6 +25,8 @@ from mlops_assets.settings import HOST, Settings
 from tests.servers import EnvoyServer, ask, eventually, free_port
 from tests.serving.models import GOOD, SIGNATURE, ModelFile, tiny_model
 
+pytestmark = pytest.mark.long
+
 MODEL = "on-ray"
 SMALL = Serving(pods=Pods(replicas=1, max_replicas=1, cpu="100m", memory="64Mi"))
 
@@ -33,6 +35,7 @@ ON_LOOPBACK = {
     "RAY_AUTH_TOKEN": "of-these-tests-and-no-secret",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens everywhere (ADR 17)
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy core starts a proxy in more than Ray's 5 s, and Ray would kill it
 }
 
 

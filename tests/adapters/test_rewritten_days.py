@@ -19,6 +19,8 @@ from mlops_assets.ports import FeatureStore
 from tests.adapters.test_feast import REPO, SALES, SHOPS, asked, at, sales, write
 from tests.adapters.test_point_in_time import QUESTIONS, TTL, Question, Row, empty, put, questions, time
 
+pytestmark = pytest.mark.long
+
 __all__ = ["empty"]  # a fixture
 
 DAY = date(2013, 1, 5)

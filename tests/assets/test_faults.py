@@ -17,6 +17,8 @@ from mlops_assets.rollout import decide_now
 from tests.assets.gifts import HOUR, NAME, Gifts, assert_settled
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 PORTS = ("objects", "policies", "registry", "features", "deployments", "gateway", "predictions")
 CHANGING = {"put", "create", "delete", "write", "log_run", "register", "annotate", "set_aliases", "start", "stop", "apply"}
 """Calls that leave something behind: killed before them and after them. A killed call that only reads is the same both times."""

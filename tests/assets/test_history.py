@@ -16,6 +16,8 @@ from mlops_assets.core.model_spec import ModelSpec
 from tests.assets.gifts import HOUR, NAME, SLUG, Gifts
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 FIRST, DAYS, MONTH = date(2024, 1, 1), 20, 30
 
 

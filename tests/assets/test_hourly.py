@@ -92,6 +92,7 @@ def test_with_nothing_new_nothing_is_recorded(world: World, shop: Gifts) -> None
     assert {noun: partitions(world, noun) for noun in NOUNS} == before
 
 
+@pytest.mark.long
 def test_a_report_is_made_as_often_as_the_model_says(shop: Gifts) -> None:
     spec = replace(shop.spec, drift=replace(shop.spec.drift, every=3 * HOUR))
     world, _ = shop.world(spec)

@@ -42,6 +42,7 @@ def in_shadow(shop: Gifts) -> tuple[World, object]:
     return world, moods
 
 
+@pytest.mark.long
 def test_late_labels_abort_a_release_whose_scores_are_worse(labelled_shop: Gifts) -> None:
     world, moods = in_shadow(labelled_shop)
     moods.shifted.add("v2")
@@ -71,6 +72,7 @@ def test_the_squared_errors_are_those_of_the_brier_score(labelled_shop: Gifts) -
     assert found.squared_error / found.rows == pytest.approx(brier_score_loss(returned, answers["score"]))
 
 
+@pytest.mark.long
 def test_answers_to_orders_that_never_landed_do_not_count(labelled_shop: Gifts) -> None:
     world, _ = in_shadow(labelled_shop)
     strangers = pd.DataFrame({"unit": ["c0001"], "event_time": [pd.Timestamp("2024-01-05T12:00:00.5Z")], "score": [0.2]})

@@ -20,6 +20,8 @@ from mlops_assets.core.monitoring_spec import LivePerformance
 from tests.assets.gifts import DAYS, NAME, Gifts
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 FIRST = date(2024, 1, 1)
 ASKED = [FIRST + timedelta(days=n) for n in range(DAYS, DAYS + 4)]
 """Days that have not landed when their orders are asked about."""

@@ -121,6 +121,7 @@ def test_what_is_looked_up_by_a_dropped_entity_is_not_computed_again(shop: Gifts
     assert (found["features"], found["differing_features"]) == (0, 0), found["reason"]
 
 
+@pytest.mark.long
 def test_drift_of_a_hashed_category_is_that_of_the_category(marked_shop: Gifts, world: World) -> None:
     asked = marked_shop.requests(3000, seed=5)
     world.send(NAME, asked)

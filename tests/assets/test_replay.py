@@ -64,6 +64,7 @@ def gate(world: World, release: str, overlay: Overlay | None = None) -> Replayed
     return first
 
 
+@pytest.mark.long
 def test_every_decision_of_a_whole_life_comes_out_the_same(lived: World) -> None:
     lives = {release: replay_release(lived.platform, NAME, release) for release in ("v1", "v2", "v3")}
     moves = {release: [str(one.now.move) for one in moved(lived, release)] for release in lives}
@@ -130,6 +131,7 @@ def test_gates_that_ask_for_what_was_not_kept_are_told_so(lived: World, tmp_path
     assert told in printed(lived, "v2", file)
 
 
+@pytest.mark.long
 def test_slices_blocks_and_budgets_come_out_the_same(shop: Gifts) -> None:
     slices = (Slice("channel", "app", 0.5), Slice("channel", "web", 0.5))
     gates = replace(shop.spec.gates, slices=slices, blocks="unit", max_ece=0.3, max_latency_ms=1000.0, max_model_bytes=10**9)

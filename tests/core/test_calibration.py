@@ -63,6 +63,7 @@ def alarms(draw, days: int, span: timedelta, runs: int, alpha: float = 0.05) -> 
     ids=["60 rows", "200 rows", "a week", "10,000 rows"],
 )
 @pytest.mark.parametrize("draw", [weather, independent])
+@pytest.mark.long
 def test_without_drift_it_alarms_at_most_as_often_as_it_says(draw, days, span):
     runs = 200
     assert alarms(draw, days, span, runs)[0] <= binom.ppf(0.999, runs, 0.05)
@@ -95,6 +96,7 @@ def test_a_flag_that_is_rarely_set_does_not_alarm_whenever_it_is():
     assert alarmed <= binom.ppf(0.999, runs, 0.05)
 
 
+@pytest.mark.long
 def test_many_columns_without_drift_seldom_name_any():
     runs, columns, alarmed = 100, 10, 0
     generator = np.random.default_rng(2)

@@ -358,6 +358,7 @@ def test_a_release_that_nobody_asks_is_taken_out_at_the_deadline():
 
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.01, 0.03, 0.2]), min_size=4, max_size=4), st.sampled_from([0, 20, 300, 1000]))
+@pytest.mark.long
 def test_whatever_happens_weights_come_from_the_plan_and_the_end_is_the_end(failing, requests):
     """Each step fails at its own rate; ``requests`` an hour."""
     allowed = {(100,), *((100 - step.weight, step.weight) for step in PLAN.steps if step.weight)}

@@ -281,6 +281,7 @@ def test_a_variant_that_broke_is_seen_by_having_no_successes_at_all():
     assert answered(results((1000, 0), (10_000, 10_000))).action is Action.STOP
 
 
+@pytest.mark.long
 def test_who_looks_every_day_ships_what_is_no_better_and_calls_harm_what_is_none_at_most_alpha_of_the_time():
     """Both guardrails and the success metric, with 28 daily looks: half of alpha for shipping, alpha for harm."""
     rng, runs, shipped, harmed = np.random.default_rng(21), 800, 0, 0

@@ -13,6 +13,7 @@ PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.2))
+@pytest.mark.long
 def test_holm_refuses_what_statsmodels_refuses(p_values, alpha):
     assert holm(p_values, alpha) == list(multipletests(p_values, alpha, method="holm")[0])
 

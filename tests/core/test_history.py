@@ -35,6 +35,7 @@ def test_the_features_earn_their_place_if_the_interval_says_so(noise: float, out
     assert verdict.reason.endswith(f"paired DeLong), {meaning}")
 
 
+@pytest.mark.long
 def test_the_interval_is_that_of_resampled_pairs() -> None:
     label, score, without = scored(1.0, 1500)
     told = added_by_history(label, score, without).reason

@@ -45,6 +45,7 @@ def test_the_interval_of_a_share_is_statsmodels():
         assert found[metric] == pytest.approx(proportion_confint(right.sum(), rows, alpha=0.1, method="wilson"))
 
 
+@pytest.mark.long
 def test_what_was_expected_holds_what_came_true_as_often_as_it_says():
     """The holdout is drawn anew each time, as a release has one."""
     runs, held = 1000, {}
@@ -59,6 +60,7 @@ def test_what_was_expected_holds_what_came_true_as_often_as_it_says():
     assert all(least <= count <= most for count in held.values()), held
 
 
+@pytest.mark.long
 def test_an_interval_of_labelled_answers_holds_the_truth_as_often_as_it_says():
     runs, rows, threshold = 800, 1500, 0.3
     large = drawn(2_000_000, 99)

@@ -60,6 +60,7 @@ def test_a_package_with_another_hash_does_not_come_into_an_image(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+@pytest.mark.long
 def test_the_sbom_lists_exactly_the_lock_and_is_the_same_each_time(recipe, tmp_path):
     write_sbom(recipe.lock, tmp_path / "one.json")
     write_sbom(recipe.lock, tmp_path / "two.json")

@@ -101,7 +101,6 @@ def test_what_was_done_by_hand_is_recorded_once_when_dagster_is_back(story: demo
     assert {release: stage_of(policy, release) for release in policy.digests} == {"v1": "Production", "v2": "Archived"}
 
 
-@pytest.mark.faults
 def test_a_release_survives_the_death_of_every_process(story: demo.Story) -> None:
     """Each process is killed once while a release is on its way. It may end in production or be aborted, but nowhere between."""
     story.land(date(2013, 3, 5), date(2013, 3, 20))

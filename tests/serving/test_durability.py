@@ -90,6 +90,7 @@ def test_an_answer_is_logged_before_it_is_sent(served, store, durability):
 
 
 @pytest.mark.timeout(60 + 30 * KILLS)
+@pytest.mark.long
 def test_whatever_was_acknowledged_is_in_the_object_store_exactly_once_however_often_the_release_is_killed(served, store):
     digest = register(store, "mortal").digest
     acknowledged: set[str] = set()

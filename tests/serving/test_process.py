@@ -67,6 +67,7 @@ def test_bentoml_serve_runs_the_same_service(served, store, tmp_path):
     assert request_ids(store, "bento") == ["r"]
 
 
+@pytest.mark.long
 def test_a_bento_is_built_without_an_environment_and_serves_the_release_that_one_names(served, store, tmp_path):
     model = register(store, "packed")
     bentoml, told = str(Path(sys.executable).with_name("bentoml")), {"BENTOML_HOME": str(tmp_path / "b"), "BENTOML_DO_NOT_TRACK": "True"}

@@ -5,6 +5,8 @@ import json
 import threading
 import time
 
+import pytest
+
 from mlops_assets.core.routing import Route, Share
 from tests.servers import HOST, EnvoyServer, eventually
 from tests.serving.conftest import Served
@@ -56,6 +58,7 @@ def apply(envoy: EnvoyServer, generation: int, release: str, served: Served) -> 
     envoy.gateway().apply(Route("rolling", generation, shares, None, {release: f"{HOST}:{served.port}"}))
 
 
+@pytest.mark.long
 def test_rolling_to_the_next_release_under_load_fails_no_request_and_loses_no_answer(envoy, served, object_store):
     store = object_store[1]
     v1, v2 = (served("rolling", name, register(store, "rolling", name).digest).start().wait_ready() for name in ("v1", "v2"))
