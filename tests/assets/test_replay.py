@@ -64,7 +64,6 @@ def gate(world: World, release: str, overlay: Overlay | None = None) -> Replayed
     return first
 
 
-@pytest.mark.long
 def test_every_decision_of_a_whole_life_comes_out_the_same(lived: World) -> None:
     lives = {release: replay_release(lived.platform, NAME, release) for release in ("v1", "v2", "v3")}
     moves = {release: [str(one.now.move) for one in moved(lived, release)] for release in lives}

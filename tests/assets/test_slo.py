@@ -64,7 +64,6 @@ def outcomes(world: World) -> list[bool]:
     return [record.evaluation.passed for record in reversed(records) if record.evaluation]
 
 
-@pytest.mark.long
 def test_a_champion_that_burns_its_budget_leaves_by_itself_and_the_reason_says_why_and_where(
     strict: Gifts, broken: tuple[World, Moods]
 ) -> None:
