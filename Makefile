@@ -2,8 +2,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# each file of tests on one core
-ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile
+# each file of tests in one process; one more of them than two cores, since many tests wait for a server
+ON_ALL_CORES := -n $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4))) --dist loadfile
 # else each of many processes would compile what it imports anew
 unexport PYTHONDONTWRITEBYTECODE
 # what a caller of make may say of images
