@@ -37,6 +37,7 @@ def workers_of(release: Served) -> list[int]:
 def started(served, store, name: str, **told: str) -> Served:
     release = served(name, "v1", register(store, name).digest, MLOPS_WORKERS="2", **told).start().wait_ready()
     eventually(lambda: counted(release, "mlops_workers") == 2, within=20)
+    eventually(lambda: release.log().count("is ready after") == 2, within=20)  # the first may answer before the second has loaded
     return release
 
 
