@@ -2,7 +2,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# each file of tests in one process; one more of them than two cores, since many tests wait for a server
+# each file of tests in one process; one more process than cores, since many tests wait for a server, but at most four
 ON_ALL_CORES := -n $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4))) --dist loadfile
 # else each of many processes would compile what it imports anew
 unexport PYTHONDONTWRITEBYTECODE
