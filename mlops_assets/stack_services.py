@@ -11,6 +11,7 @@ from typing import Any
 from mlops_assets.adapters.envoy import prepare
 from mlops_assets.adapters.envoy_access import Access
 from mlops_assets.adapters.envoy_config import bootstrap
+from mlops_assets.adapters.plain_http import NoAnswer, ask
 from mlops_assets.adapters.release_client import answers_ready
 from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program
 from mlops_assets.adapters.whole_file import replace_file
@@ -148,7 +149,7 @@ def _s3(settings: Settings) -> Service:
     program = _program(settings, S3, *command, WEED_MASTER_VOLUME_GROWTH_COPY_1="1")
     # The worker finds the admin server's gRPC only at 10,000 above its port.
     ports = (*fixed.values(), fixed["admin.port"] + 10_000)
-    return Service(program, ports, _answers(first, "/healthz"), url=f"http://{HOST}:{first}")
+    return Service(program, ports, _holds_objects(first, settings.weed_ports["master"]), url=f"http://{HOST}:{first}")
 
 
 def _mlflow(settings: Settings) -> Service:
@@ -200,6 +201,21 @@ def _monitoring(settings: Settings, definitions: str) -> tuple[Service, ...]:
 
 def _answers(port: int, path: str) -> Callable[[], bool]:
     return lambda: answers_ready(f"{HOST}:{port}", path, timeout=1.0)
+
+
+def _holds_objects(port: int, master: int) -> Callable[[], bool]:
+    """S3 answers at once, but its master may know the volumes only seconds later; until then each object is an error 500."""
+
+    def check() -> bool:
+        if not answers_ready(f"{HOST}:{port}", "/healthz", timeout=1.0):
+            return False
+        try:
+            topology = json.loads(ask(f"{HOST}:{master}", "GET", "/dir/status", 1.0).body)["Topology"]
+        except (NoAnswer, ValueError, KeyError):
+            return False
+        return int(topology["Max"]) > 0
+
+    return check
 
 
 def _listens(port: int) -> Callable[[], bool]:

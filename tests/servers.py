@@ -77,13 +77,14 @@ def ask(port: int, path: str, headers: Mapping[str, str] | None = None, method: 
 
 @dataclass
 class Upstream:
-    """A release that answers ``status`` after ``delay`` seconds, is ready or not, and remembers what it was asked."""
+    """A release that answers ``status`` and ``body`` after ``delay`` seconds, is ready or not, and remembers what it was asked."""
 
     name: str
     status: int = 200
     delay: float = 0.0
     ready: bool = True
     port: int = 0
+    body: bytes = b"{}"
     seen: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     _server: ThreadingHTTPServer | None = None
 
@@ -135,10 +136,10 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
                 upstream.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 time.sleep(upstream.delay)
             self.send_response((200 if upstream.ready else 503) if ready else upstream.status)
-            self.send_header("content-length", "2")
+            self.send_header("content-length", str(len(upstream.body)))
             self.send_header("x-mlops-release", upstream.name)
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(upstream.body)
 
         do_GET = do_POST
 

@@ -18,6 +18,7 @@ from mlops_assets.core.errors import MlopsError, NotReady
 from mlops_assets.settings import HOST, Settings
 from mlops_assets.stack import Stack
 from mlops_assets.stack_processes import left_behind
+from mlops_assets.stack_services import build
 from tests.servers import alive, ask, free_base_port
 
 SERVICES = ("s3", "envoy")
@@ -78,6 +79,19 @@ def test_up_makes_the_buckets_and_nothing_in_models_can_be_overwritten_for_good(
     assert {bucket["Name"] for bucket in client.list_buckets()["Buckets"]} == set(BUCKETS)
     assert client.get_bucket_versioning(Bucket="policies")["Status"] == "Enabled"
     assert client.get_object_lock_configuration(Bucket="models")["ObjectLockConfiguration"]["ObjectLockEnabled"] == "Enabled"
+
+
+@pytest.mark.parametrize(
+    ("body", "well"), [(b'{"Topology": {"Max": 72}}', True), (b'{"Topology": {"Max": 0}}', False), (b"no leader", False)]
+)
+def test_s3_is_well_once_its_master_knows_where_the_objects_are(tmp_path, upstream, body, well):
+    settings = Settings(tmp_path, free_base_port())
+    asked = build(settings, "mlops_assets.definitions")["s3"].well
+    assert not asked()
+    upstream("s3", port=settings.s3_port)
+    assert not asked()
+    upstream("master", port=settings.weed_ports["master"], body=body)
+    assert asked() == well
 
 
 def test_everything_listens_on_loopback_only(settings):
