@@ -77,7 +77,10 @@ def ask(port: int, path: str, headers: Mapping[str, str] | None = None, method: 
 
 @dataclass
 class Upstream:
-    """A release that answers ``status`` and ``body`` after ``delay`` seconds, is ready or not, and remembers what it was asked."""
+    """A release that answers ``status`` and ``body`` after ``delay`` seconds, is ready or not, and remembers what it was asked.
+
+    It has no paths but those that begin with ``below``.
+    """
 
     name: str
     status: int = 200
@@ -85,6 +88,7 @@ class Upstream:
     ready: bool = True
     port: int = 0
     body: bytes = b"{}"
+    below: str = "/"
     seen: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     _server: ThreadingHTTPServer | None = None
 
@@ -135,7 +139,8 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
             if not ready:
                 upstream.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 time.sleep(upstream.delay)
-            self.send_response((200 if upstream.ready else 503) if ready else upstream.status)
+            answer = (200 if upstream.ready else 503) if ready else upstream.status
+            self.send_response(answer if self.path.startswith(upstream.below) else 404)
             self.send_header("content-length", str(len(upstream.body)))
             self.send_header("x-mlops-release", upstream.name)
             self.end_headers()

@@ -145,7 +145,7 @@ def _cluster(name: str, address: str) -> dict[str, Any]:
         **({"type": "STATIC"} if _is_ip(host) else _BY_NAME),
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        "health_checks": [{**_HEALTH_CHECK, "http_health_check": {"path": f"/{path}/ready" if path else "/ready"}}],
+        "health_checks": [{**_HEALTH_CHECK, "http_health_check": {"path": f"/{path}{_READY}" if path else _READY}}],
         "typed_extension_protocol_options": {
             f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions".removeprefix("type.googleapis.com/"): {**_HTTP_OPTIONS, **filters}
         },
@@ -183,6 +183,9 @@ _BY_NAME: Mapping[str, Any] = {
         "healthy_panic_threshold": {"value": 1}
     },
 }
+
+_READY = "/v2/health/ready"
+"""Of the Open Inference Protocol, so that Triton and KServe are found ready like a release of ours."""
 
 _HEALTH_CHECK: Mapping[str, Any] = {
     "timeout": "0.5s",

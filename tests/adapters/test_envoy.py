@@ -220,6 +220,13 @@ def test_a_release_that_is_not_ready_gets_no_traffic_and_the_old_route_stays(env
     assert envoy.predict("sick").release == "v2"
 
 
+def test_a_server_with_the_open_inference_protocol_and_nothing_else_is_routed_to(envoy, upstream):
+    triton = upstream("v1", below="/v2/")
+    envoy.gateway(healthy_within=0.5).apply(route("borrowed", 1, 0, triton))
+    assert ask(envoy.port, "/v2/models/borrowed/infer").status == 200
+    assert [path for path, _ in triton.seen] == ["/v2/models/borrowed/infer"]
+
+
 def test_a_release_without_an_endpoint_is_refused(envoy, upstream):
     with pytest.raises(NotReady, match=r"homeless\.v2 gets traffic but has no endpoint"):
         envoy.gateway().apply(route("homeless", 1, 100, upstream("v1")))
