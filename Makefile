@@ -25,7 +25,7 @@ $(VENV)/.installed: requirements.lock deploy/bootstrap.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: install  ## a year of real flights: training, canary, a bad release, drift, rollback (EXIT=1 stops at the end)
+demo: install  ## four months of real flights: training, canary, a bad release, drift, rollback (EXIT=1 stops at the end)
 	$(BIN)/mlops demo $(if $(EXIT),--no-stay,--stay)
 
 test: install  ## the tests, with real servers, on as many as four cores

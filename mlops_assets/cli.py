@@ -121,7 +121,7 @@ def drift(
 
 @app.command()
 def demo(stay: Annotated[bool, typer.Option(help="Stay up until Ctrl-C when the story is over.")] = True) -> None:
-    """Play a year of flights: training, canary, a bad release, drift, rollback. Stops the stack at the end."""
+    """Play four months of flights: training, canary, a bad release, drift, rollback. Stops the stack at the end."""
     from mlops_assets.demo.play import play
 
     with told():

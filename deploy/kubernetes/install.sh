@@ -6,7 +6,8 @@
 #   PLATFORM_IMAGE   the platform's image; without it there is no operator's pod
 #   ENVOY_IMAGE      default docker.io/envoyproxy/envoy:v1.40.0
 #   SEAWEEDFS_IMAGE  default docker.io/chrislusf/seaweedfs:4.48   REDIS_IMAGE  default docker.io/library/redis:7.4
-#   S3_URL           an object store of yours; without it SeaweedFS is installed. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are its
+#   S3_URL           an object store of yours; without it SeaweedFS is installed. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are its;
+#                    GATEWAY_ACCESS_KEY_ID and GATEWAY_SECRET_ACCESS_KEY one that only reads the bucket policies, for the gateways
 #   ONLINE_URL       an online store of yours; without it Redis is installed
 #   MLFLOW_URL       an MLflow of yours. With MLOPS_MLFLOW_DATABASE_URL (postgresql+psycopg2://...) instead, and PLATFORM_IMAGE, one is installed
 #   MLOPS_DAGSTER_DATABASE_URL   Dagster's Postgres, of the same form. With it, and PLATFORM_IMAGE, Dagster is installed; DAGSTER=chart leaves that
