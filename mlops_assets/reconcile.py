@@ -41,7 +41,8 @@ def converge_traffic(platform: Platform, model: str, serving: Serving | None = N
     policy = platform.policies.read(model)
     running = start_live(platform, policy, serving)
     apply_route(platform, policy, running)
-    stop_dead(platform, policy, running)
+    # Waiting for a release and for gateways takes seconds, in which a rollback may have turned to one that the policy above lets go.
+    stop_dead(platform, platform.policies.read(model), running)
     return policy
 
 
