@@ -76,8 +76,8 @@ class EnvoyGateway:
             raise
         if not self._publish(route):
             return
-        self._wait_applied(route, down)
-        self._tidy(route)
+        if not self._wait_applied(route, down):
+            self._tidy(route)
         if down:
             raise Unavailable("; ".join(str(error) for error in down.values())) from next(iter(down.values()))
 
@@ -120,7 +120,9 @@ class EnvoyGateway:
             entry = state[route.model]
             if entry.announced != route:
                 return False
-            self._store(state, route.model, Entry(active=route, leaving=entry.active))
+            # The same route again: whoever published it may have ended before gateways could read it, and left none of this undone.
+            leaving = entry.leaving if entry.active == route else entry.active
+            self._store(state, route.model, Entry(active=route, leaving=leaving))
             self._write("rds.json", routes(other.active for other in state.values() if other.active is not None))
         return True
 
@@ -168,21 +170,24 @@ class EnvoyGateway:
             listed = ", ".join(f"{name} at {address}" for name, address in sorted(wanted))
             raise NotReady(
                 f"gateway {late[0].name} got no healthy answer for all of {listed} within {self._healthy_within:g} s, expected 200 from "
-                f"GET /ready; {route.model} keeps its route. See the release's log"
+                f"GET /v2/health/ready; {route.model} keeps its route. See the release's log"
             )
 
-    def _wait_applied(self, route: Route, down: dict[str, Unavailable]) -> None:
+    def _wait_applied(self, route: Route, down: dict[str, Unavailable]) -> list[EnvoyAdmin]:
+        """Wait until every gateway that answers follows; returns those that do not, which still need the clusters of the route before."""
         wanted = Applied(route.generation, route_digest(route))
 
         def follows(admin: EnvoyAdmin) -> bool:
             got = admin.applied().get(route.model, Applied(-1, ""))
             return got == wanted or got.generation > wanted.generation
 
-        for admin in self._wait(follows, self._applied_within, down):
+        late = self._wait(follows, self._applied_within, down)
+        for admin in late:
             down[admin.name] = Unavailable(
                 f"gateway {admin.name} does not follow generation {route.generation} of {route.model} after {self._applied_within:g} s: "
                 f"its log says what it refused, and it keeps its last good routes"
             )
+        return late
 
     def _wait(self, reached: Callable[[EnvoyAdmin], bool], within: float, down: dict[str, Unavailable]) -> list[EnvoyAdmin]:
         """Wait for every gateway; returns those late after ``within`` seconds. One that does not answer goes to ``down``."""

@@ -292,6 +292,35 @@ def test_old_clusters_are_unloaded(envoy, upstream):
     assert [cluster["name"] for cluster in resources if cluster["name"].startswith("tidy.")] == ["tidy.v1"]
 
 
+def test_a_gateway_that_is_late_keeps_the_clusters_of_the_route_that_it_is_on(envoy, upstream, monkeypatch):
+    """Late is also one whose route was never written, because whoever published it was killed."""
+    v1, v2 = upstream("v1"), upstream("v2")
+
+    def loaded() -> list[str]:
+        resources = json.loads((envoy.directory / "cds.json").read_text())["resources"]
+        return [cluster["name"] for cluster in resources if cluster["name"].startswith("late.")]
+
+    before, after = [], route("late", 2, 100, v2)
+    write = EnvoyGateway._write
+
+    def write_clusters_only(self: EnvoyGateway, name: str, text: str) -> None:
+        if name != "rds.json":
+            write(self, name, text)
+            before.append(loaded())
+
+    envoy.gateway().apply(route("late", 1, 0, v1))
+    monkeypatch.setattr(EnvoyGateway, "_write", write_clusters_only)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="does not follow generation 2 of late after 0.3 s"):
+            envoy.gateway(applied_within=0.3).apply(after)
+    assert all("late.v1" in names for names in before)
+    assert envoy.predict("late").release == "v1"
+    monkeypatch.undo()
+    envoy.gateway().apply(after)
+    assert envoy.predict("late").release == "v2"
+    assert loaded() == ["late.v2"]
+
+
 def test_an_unreadable_state_is_named_and_the_gateway_keeps_its_routes(envoy, upstream, tmp_path: Path):
     (tmp_path / "state.json").write_text("{ half")
     gateway = EnvoyGateway(tmp_path, {"local": envoy.admin_url})
