@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.adapters.databases import DUMP, Database, PostgresDatabase
+from mlops_assets.adapters.hours import is_progress
 from mlops_assets.adapters.s3 import policy_key
 from mlops_assets.core import policy as policies
 from mlops_assets.core import policy_changes
@@ -187,9 +188,12 @@ def _copy_bucket(platform: Platform, bucket: str, folder: Path) -> None:
         except NotFound:  # deleted since it was listed, by retention: then it need not be here
             return
 
+    keys = [info.key for info in platform.objects.list(f"{bucket}/")]
+    first = [key for key in keys if is_progress(key)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(copy, [info.key for info in platform.objects.list(f"{bucket}/")]):
-            continue
+        for some in (first, [key for key in keys if not is_progress(key)]):
+            for _ in pool.map(copy, some):
+                continue
 
 
 def _restore_bucket(platform: Platform, bucket: str, folder: Path) -> None:

@@ -189,6 +189,27 @@ def test_what_changes_while_it_is_copied_does_no_harm(platform: Platform, tmp_pa
     assert fresh.objects.get(model_key(MODEL, "v3")) == b"v3"
 
 
+def test_answers_that_are_counted_while_it_is_copied_are_counted_again(platform: Platform, tmp_path: Path, monkeypatch) -> None:
+    """An hour may have more than its backup's progress says, and never less: what is read again counts once."""
+    hour = f"monitoring/{MODEL}/outcomes/v1/20130101T00.parquet"
+    progress = f"monitoring/{MODEL}/progress.json"
+    platform.objects.put(hour, b"ten answers")
+    platform.objects.put(progress, b"at ten")
+    get = platform.objects.get
+
+    def get_and_count(key: str) -> bytes:
+        found = get(key)
+        if key == hour:
+            platform.objects.put(hour, b"twenty answers")
+            platform.objects.put(progress, b"at twenty")
+        return found
+
+    monkeypatch.setattr(platform.objects, "get", get_and_count)
+    back_up(platform, [Told("dagster"), Told("mlflow")], tmp_path / "kept")
+    kept = tmp_path / "kept" / "objects" / "monitoring" / MODEL
+    assert (kept / "progress.json").read_bytes() == b"at ten"
+
+
 @pytest.mark.parametrize(("stored", "followed"), [(0, 0), (0, 90), (40, 3)])
 def test_a_restored_policy_is_newer_than_any_that_a_gateway_follows(platform: Platform, kept: Path, stored: int, followed: int) -> None:
     before, target = platform.policies.read(MODEL), in_memory()

@@ -163,6 +163,11 @@ def read_margins(objects: ObjectStore, model: str) -> Margins:
     return _document(Margins, objects, f"{_prefix(model)}margins.json") or Margins()
 
 
+def is_progress(key: str) -> bool:
+    """Whether an object says how far a model's answers have been watched: a copy that has it before the hours loses none of them."""
+    return key.endswith("/progress.json")
+
+
 def write_progress(objects: ObjectStore, model: str, progress: Progress) -> None:
     objects.put(f"{_prefix(model)}progress.json", encode(progress))
 
