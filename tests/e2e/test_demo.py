@@ -107,15 +107,17 @@ def test_a_release_survives_the_death_of_every_process(story: demo.Story) -> Non
     order = ["run worker", "daemon", "code", "run worker", "webserver", "mlflow", "s3", "envoy", "champion", "supervisord", "challenger"]
     deadline = time.monotonic() + 600
     while order and time.monotonic() < deadline:
-        pids = victims(story, order[0])
+        # A fast machine has gone through the canary before the others have had their turn.
+        name = "challenger" if "challenger" in order and victims(story, "challenger") else order[0]
+        pids = victims(story, name)
         if not pids:
             time.sleep(0.2)
             continue
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        if order[0] == "supervisord":
+        if name == "supervisord":
             Stack(story.settings).up()
-        order.pop(0)
+        order.remove(name)
         # Time for what was killed to come back, and for the release to go on.
         time.sleep(10)
 
