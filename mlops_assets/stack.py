@@ -96,7 +96,7 @@ class Stack:
         return [_status(service, known.get(name)) for name, service in self._services.items()]
 
     def runs(self) -> bool:
-        """Whether its process manager does."""
+        """Whether its process manager does; one that shuts down no longer counts."""
         try:
             self._supervisor.call("getState")
         except Unavailable:
@@ -226,7 +226,7 @@ def _wait_gone(pid: int, within: float) -> None:
         return
     except psutil.TimeoutExpired as error:
         raise NotReady(
-            f"supervisord (pid {pid}) still stops its processes after {within:g} s: 'mlops status' says which, run 'mlops down' again"
+            f"supervisord (pid {pid}) still stops its processes after {within:g} s: run 'mlops down' again, which ends them"
         ) from error
 
 

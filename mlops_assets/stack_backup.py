@@ -13,6 +13,7 @@ from mlops_assets.core.policy import Author
 from mlops_assets.ports import Platform
 from mlops_assets.settings import Settings
 from mlops_assets.stack import Stack
+from mlops_assets.stack_processes import left_behind
 from mlops_assets.stack_services import S3
 
 Progress = Callable[[str], None]
@@ -62,7 +63,7 @@ def _object_store(settings: Settings) -> Iterator[None]:
     if not settings.has_own_s3:
         yield
         return
-    if Stack(settings).runs():
+    if Stack(settings).runs() or left_behind(settings.home):
         raise IllegalChange(f"the stack in {settings.home} runs: 'mlops down' first, since its databases are replaced")
     stack = Stack(settings, (S3,))
     stack.up()

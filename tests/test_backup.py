@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -26,8 +28,9 @@ from mlops_assets.ports import Platform, model_key
 from mlops_assets.settings import Settings
 from mlops_assets.stack import Stack
 from mlops_assets.stack_backup import back_up_stack, databases_of, restore_stack
+from mlops_assets.stack_processes import left_behind
 from tests.postgres_server import PostgresServer
-from tests.servers import free_base_port
+from tests.servers import eventually, free_base_port
 from tests.test_doctor import in_memory
 
 ADA, MODEL, HOUR = Author("ada", "a test"), "fraud-detector", timedelta(hours=1)
@@ -174,6 +177,18 @@ def test_all_is_lost_and_comes_back(settings: Settings, tmp_path: Path, request:
     stack.down()
     with pytest.raises(IllegalChange, match="dagster, mlflow, the policy store, bucket models, .*--force replaces it"):
         restore_stack(settings, tmp_path / "kept", ADA, False, lambda _: None)
+
+
+def test_nothing_is_restored_under_what_a_killed_stack_has_left_behind(tmp_path: Path, kept: Path) -> None:
+    settings = Settings(tmp_path, free_base_port())
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={"MLOPS_STACK": str(settings.home)})
+    try:
+        eventually(lambda: left_behind(settings.home))
+        with pytest.raises(IllegalChange, match="the stack in .* runs: 'mlops down' first"):
+            restore_stack(settings, kept, ADA, True, lambda _: None)
+    finally:
+        left.kill()
+        left.wait()
 
 
 def test_what_changes_while_it_is_copied_does_no_harm(platform: Platform, tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import pytest
 
 from mlops_assets import credentials
 from mlops_assets.adapters.buckets import BUCKETS
-from mlops_assets.core.errors import MlopsError, NotReady
+from mlops_assets.adapters.supervisor import PROGRAMS, SOCKET, Program, Supervisor
+from mlops_assets.core.errors import MlopsError, NotReady, Unavailable
 from mlops_assets.settings import HOST, Settings
 from mlops_assets.stack import Stack
 from mlops_assets.stack_processes import left_behind
 from mlops_assets.stack_services import build
-from tests.servers import alive, ask, free_base_port
+from tests.servers import alive, ask, eventually, free_base_port
 
 SERVICES = ("s3", "envoy")
 
@@ -160,6 +161,23 @@ def test_a_service_that_cannot_start_is_named_with_its_log(settings):
             stack.up()
     finally:
         stack.down()
+
+
+def test_a_stack_that_takes_too_long_to_stop_is_ended_by_the_next_down(settings):
+    stack, supervisor = Stack(settings, ("envoy",)), Supervisor(settings.home / SOCKET)
+    stack.up()
+    deaf = Program("deaf", ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], settings.home / "logs" / "deaf.log", stop_wait=300)
+    (settings.home / PROGRAMS / "deaf.conf").write_text(deaf.section())
+    supervisor.add("deaf")
+    pid = pids(stack)["envoy"]
+    eventually(lambda: supervisor.process("deaf")["statename"] == "RUNNING")
+    supervisor.call("shutdown")
+    with pytest.raises(Unavailable, match="is shutting down: 'mlops down' again"):
+        eventually(lambda: supervisor.call("getState") is None)
+    assert [service.state for service in stack.status()] == ["down"]
+    stack.down()
+    assert left_behind(settings.home) == []
+    assert not alive(pid)
 
 
 def test_a_caller_under_the_stack_is_never_ended_with_it(settings):

@@ -20,6 +20,7 @@ PROGRAMS = "supervisor"
 class Fault(IntEnum):
     """The faults of supervisord that mean something to us."""
 
+    SHUTDOWN_STATE = 6
     BAD_NAME = 10
     NOT_RUNNING = 70
     ALREADY_STARTED = 60
@@ -95,7 +96,7 @@ class Program:
 class Supervisor:
     """The supervisord whose socket lies at ``path``.
 
-    Methods raise :class:`Unavailable` if nobody listens there.
+    Methods raise :class:`Unavailable` if nobody listens there, or if it is shutting down, when it does nothing else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,6 +110,8 @@ class Supervisor:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode in harmless:
                 return None
+            if fault.faultCode == Fault.SHUTDOWN_STATE:
+                raise Unavailable(f"supervisord at {self._path} is shutting down: 'mlops down' again ends what is left") from fault
             if fault.faultCode == Fault.CANT_REREAD:
                 message = f"supervisord cannot read its configuration ({fault.faultString}): mend or delete the file under {PROGRAMS}/"
                 raise BadData(message) from fault
