@@ -141,7 +141,7 @@ def restore(
             raise IllegalChange(f"{users} connections to the database of {database.name} are open: stop Dagster and MLflow first")
     if not force:
         _require_empty(platform, databases, manifest)
-    stored = {model: platform.policies.read(model).generation for model in platform.policies.models()}
+    stored = {model: _generation(platform, model) for model in platform.policies.models()}
     for database in databases:
         database.load(folder / database.name)
     for bucket in manifest.buckets:
@@ -154,6 +154,15 @@ def restore(
     for model in stored.keys() - {path.stem for path in kept}:
         platform.objects.delete(policy_key(model))
     return manifest
+
+
+def _generation(platform: Platform, model: str) -> int:
+    """That of the stored policy. One that cannot be read is deleted, as if there were none: nothing could be written over it."""
+    try:
+        return platform.policies.read(model).generation
+    except BadData:
+        platform.objects.delete(policy_key(model))
+        return 0
 
 
 def _require_empty(platform: Platform, databases: Sequence[Database], manifest: Manifest) -> None:

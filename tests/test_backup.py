@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from mlops_assets.adapters.databases import PostgresDatabase, SqliteFiles
 from mlops_assets.adapters.local import local_platform, wall_clock
+from mlops_assets.adapters.s3 import policy_key
 from mlops_assets.backup import MANIFEST, Manifest, back_up, read, restore
 from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
@@ -254,8 +255,10 @@ def test_in_a_real_store_too_the_backup_alone_is_there(kept: Path, tmp_path_fact
         stack.up()
         target = replace(local_platform(settings), gateway=in_memory().gateway)
         target.policies.write(Policy("other-model", 1), 0)
+        target.objects.put(policy_key("damaged-model"), b"{ half")
         promote(target, "v1")
         promote(target, "v2")
+        target.objects.put(policy_key(MODEL), b"{ half")
         brought_back(target, kept, force=True)
         assert target.policies.models() == (MODEL,)
         assert target.policies.read(MODEL).champions == ("v1",)
