@@ -1,8 +1,10 @@
 """Make the world as the policy says: deployments, gateway, registry. One direction, any number of times, from any process."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
+from mlops_assets.adapters.codec import decode, encode
 from mlops_assets.core.errors import MlopsError, NotReady, Unavailable
 from mlops_assets.core.policy import Policy, next_waiting, stage_of
 from mlops_assets.core.routing import route
@@ -49,15 +51,31 @@ def converge_traffic(platform: Platform, model: str, serving: Serving | None = N
 def start_live(platform: Platform, policy: Policy, serving: Serving | None) -> dict[str, Deployment]:
     """Start the releases that must run, and wait for those that get traffic."""
     running = {deployment.release: deployment for deployment in platform.deployments.running(policy.model)}
-    within = (serving or Serving()).ready_within.total_seconds()
     late = {release for release in with_traffic(policy) if release not in running or not running[release].ready}
     # One of these that is there may be on its way out: a drill, or somebody with an older policy, ends it at this very moment.
-    for release in sorted((policy.live_releases(platform.clock()) - running.keys()) | late):
-        platform.deployments.start(policy.model, release, policy.digests[release], serving)
+    missing = policy.live_releases(platform.clock()) - running.keys()
+    started_as = {release: start(platform, policy.model, release, policy.digests[release], serving) for release in sorted(missing | late)}
     for release in sorted(late):
-        running[release] = platform.deployments.wait_ready(policy.model, release, within)
+        running[release] = platform.deployments.wait_ready(policy.model, release, started_as[release].ready_within.total_seconds())
     started = {deployment.release: deployment for deployment in platform.deployments.running(policy.model)}
     return started | running
+
+
+def start(platform: Platform, model: str, release: str, digest: str, serving: Serving | None) -> Serving:
+    """Start a release as it is declared; returns that.
+
+    An operator's command reads no ``defs.yaml``. It starts the release as whoever does has last started it, which is kept beside its
+    file, else by the defaults.
+    """
+    key, kept = f"models/{model}/{release}/serving.json", None
+    # Whatever is wrong with what is kept must not keep a release from starting.
+    with suppress(MlopsError):
+        kept = decode(Serving, platform.objects.get(key), key)
+    if serving is not None and serving != kept:
+        with suppress(MlopsError):
+            platform.objects.put(key, encode(serving))
+    platform.deployments.start(model, release, digest, serving or kept)
+    return serving or kept or Serving()
 
 
 def apply_route(platform: Platform, policy: Policy, running: Mapping[str, Deployment]) -> None:

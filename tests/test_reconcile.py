@@ -1,7 +1,8 @@
 """The reconciler beside others who change a policy."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from mlops_assets.adapters.memory_deployments import MemoryDeployments
 from mlops_assets.adapters.memory_gateway import MemoryGateway
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
 from mlops_assets.core import policy_changes
+from mlops_assets.core.serving_spec import Serving
 from mlops_assets.ports import Platform
 from mlops_assets.reconcile import converge_traffic
 from tests.test_backup import ADA, HOUR, MODEL, promote
@@ -39,6 +41,40 @@ def after(does: Callable[..., object], then: Callable[[], None]) -> Callable[...
         return answer
 
     return called
+
+
+@dataclass
+class Noting(MemoryDeployments):
+    """Notes by what each release was started."""
+
+    by: dict[str, Serving | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(lambda model, release, digest: np.ravel)
+
+    def start(self, model: str, release: str, digest: str, serving: Serving | None) -> None:
+        self.by[release] = serving
+        super().start(model, release, digest, serving)
+
+
+def test_who_has_no_declaration_starts_a_release_as_it_was_last_started(platform: Platform) -> None:
+    noting = Noting()
+    noted = replace(platform, deployments=noting, gateway=MemoryGateway(noting, MemoryPredictionLog(), platform.clock))
+    converge_traffic(noted, MODEL)
+    assert noting.by == {"v2": None}  # nobody ever said how
+    for declared in (Serving(workers=2), Serving(workers=8, ready_within=timedelta(seconds=300))):
+        noting.stop(MODEL, "v2")
+        converge_traffic(noted, MODEL, declared)
+        noting.stop(MODEL, "v2")
+        converge_traffic(noted, MODEL)
+        assert noting.by == {"v2": declared}
+
+
+def test_a_declaration_that_cannot_be_read_keeps_no_release_from_starting(platform: Platform) -> None:
+    platform.objects.put(f"models/{MODEL}/v2/serving.json", b"{ half")
+    platform.deployments.stop(MODEL, "v2")
+    converge_traffic(platform, MODEL)
+    assert "v2" in releases(platform)
 
 
 def test_what_is_no_longer_kept_warm_is_ended(platform: Platform) -> None:

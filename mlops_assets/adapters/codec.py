@@ -27,6 +27,7 @@ _KINDS = {
     "Progress": "progress",
     "Judged": "judged",
     "Margins": "margins",
+    "Serving": "serving",
 }
 """What a document says it is, by the name of its class: who reads a policy must not import all that decides and watches."""
 

@@ -16,7 +16,7 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.routing import Route, Share, drill_of
 from mlops_assets.core.verdict import Verdict
 from mlops_assets.ports import Clock, Deployment, Platform, model_key
-from mlops_assets.reconcile import stop_dead
+from mlops_assets.reconcile import start, stop_dead
 
 
 def build_drill_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -113,7 +113,7 @@ def _bring_back(platform: Platform, spec: ModelSpec, release: str, digest: str, 
     """What a rollback does of a release before it has its traffic. Returns why it went no further, if it did not."""
     try:
         with watch.part("ready"):
-            platform.deployments.start(spec.name, release, digest, spec.serving)
+            start(platform, spec.name, release, digest, spec.serving)
             deployment = platform.deployments.wait_ready(spec.name, release, spec.serving.ready_within.total_seconds())
         with watch.part("smoke_test"):
             answered = test.ask(platform, deployment)

@@ -18,7 +18,7 @@ from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author, Change, Policy
 from mlops_assets.core.verdict import Outcome, Verdict
 from mlops_assets.ports import Platform
-from mlops_assets.reconcile import converge_traffic, differences, reconcile
+from mlops_assets.reconcile import converge_traffic, differences, reconcile, start
 from mlops_assets.records import OF_PRODUCTION, Record, is_recorded, metadata_of, records_of
 from mlops_assets.rollout import (
     GATE_EVIDENCE_TAG,
@@ -252,7 +252,7 @@ def _facts_of_production(context: dg.AssetExecutionContext, spec: ModelSpec, pol
 
 def smoke_test(platform: Platform, spec: ModelSpec, release: str, digest: str) -> Verdict:
     """Start the release and compare what it answers with what its file says. One that does not start fails."""
-    platform.deployments.start(spec.name, release, digest, spec.serving)
+    start(platform, spec.name, release, digest, spec.serving)
     try:
         deployment = platform.deployments.wait_ready(spec.name, release, spec.serving.ready_within.total_seconds())
     except NotReady as error:
