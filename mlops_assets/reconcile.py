@@ -61,13 +61,18 @@ def start_live(platform: Platform, policy: Policy, serving: Serving | None) -> d
     return started | running
 
 
+def serving_key(model: str, release: str) -> str:
+    """How a release was last started."""
+    return f"models/{model}/{release}/serving.json"
+
+
 def start(platform: Platform, model: str, release: str, digest: str, serving: Serving | None) -> Serving:
     """Start a release as it is declared; returns that.
 
     An operator's command reads no ``defs.yaml``. It starts the release as whoever does has last started it, which is kept beside its
     file, else by the defaults.
     """
-    key, kept = f"models/{model}/{release}/serving.json", None
+    key, kept = serving_key(model, release), None
     # Whatever is wrong with what is kept must not keep a release from starting.
     with suppress(MlopsError):
         kept = decode(Serving, platform.objects.get(key), key)

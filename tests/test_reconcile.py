@@ -13,7 +13,7 @@ from mlops_assets.adapters.memory_log import MemoryPredictionLog
 from mlops_assets.core import policy_changes
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.ports import Platform
-from mlops_assets.reconcile import converge_traffic
+from mlops_assets.reconcile import converge_traffic, serving_key
 from tests.test_backup import ADA, HOUR, MODEL, promote
 from tests.test_doctor import in_memory
 
@@ -71,7 +71,7 @@ def test_who_has_no_declaration_starts_a_release_as_it_was_last_started(platform
 
 
 def test_a_declaration_that_cannot_be_read_keeps_no_release_from_starting(platform: Platform) -> None:
-    platform.objects.put(f"models/{MODEL}/v2/serving.json", b"{ half")
+    platform.objects.put(serving_key(MODEL, "v2"), b"{ half")
     platform.deployments.stop(MODEL, "v2")
     converge_traffic(platform, MODEL)
     assert "v2" in releases(platform)

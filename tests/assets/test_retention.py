@@ -12,6 +12,7 @@ from mlops_assets.core.hourly import Progress
 from mlops_assets.core.policy import Author
 from mlops_assets.operations import Operator
 from mlops_assets.ports import model_key
+from mlops_assets.reconcile import serving_key
 from mlops_assets.retention import FILES_TAG, apply, look
 from tests.assets.gifts import HOUR, NAME, Gifts, assert_settled
 from tests.world import World
@@ -54,7 +55,8 @@ def test_an_archived_release_goes_with_its_files_and_the_champion_serves_on(shop
     made = dg.materialize([build_retention_asset([spec])], resources={"platform": world.platform})
     assert made.asset_materializations_for_node("platform__retention")[0].metadata["releases"].value == 1
     gone = before - keys(world, "models/", "evidence/", "tables/")
-    assert {key for key in gone if key.startswith("models/")} == {model_key(NAME, "v2"), f"models/{NAME}/v2/baseline.json"}
+    files = {model_key(NAME, "v2"), f"models/{NAME}/v2/baseline.json", serving_key(NAME, "v2")}
+    assert {key for key in gone if key.startswith("models/")} == files
     assert model_key(NAME, "v1") in keys(world, "models/")
     assert not {key for key in gone if key.startswith("evidence/")}, "evidence is kept for three years"
     assert world.platform.registry.release(NAME, "v2").tags[FILES_TAG].startswith("deleted ")
