@@ -77,8 +77,7 @@ def start(platform: Platform, model: str, release: str, digest: str, serving: Se
     with suppress(MlopsError):
         kept = decode(Serving, platform.objects.get(key), key)
     if serving is not None and serving != kept:
-        with suppress(MlopsError):
-            platform.objects.put(key, encode(serving))
+        platform.objects.put(key, encode(serving))
     platform.deployments.start(model, release, digest, serving or kept)
     return serving or kept or Serving()
 

@@ -7,13 +7,15 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from mlops_assets.adapters.local import local_platform
 from mlops_assets.adapters.memory_deployments import MemoryDeployments
 from mlops_assets.adapters.memory_gateway import MemoryGateway
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
 from mlops_assets.core import policy_changes
 from mlops_assets.core.serving_spec import Serving
 from mlops_assets.ports import Platform
-from mlops_assets.reconcile import converge_traffic, serving_key
+from mlops_assets.reconcile import converge_traffic, serving_key, start
+from mlops_assets.settings import Settings
 from tests.test_backup import ADA, HOUR, MODEL, promote
 from tests.test_doctor import in_memory
 
@@ -68,6 +70,13 @@ def test_who_has_no_declaration_starts_a_release_as_it_was_last_started(platform
         noting.stop(MODEL, "v2")
         converge_traffic(noted, MODEL)
         assert noting.by == {"v2": declared}
+
+
+def test_a_store_in_which_no_release_can_be_overwritten_keeps_the_newest_declaration(platform: Platform, empty_s3: Settings) -> None:
+    real = replace(platform, objects=local_platform(empty_s3).objects)
+    for declared in (Serving(workers=2), Serving(workers=3)):
+        start(real, MODEL, "v2", "", declared)
+        assert start(real, MODEL, "v2", "", None) == declared
 
 
 def test_a_declaration_that_cannot_be_read_keeps_no_release_from_starting(platform: Platform) -> None:
