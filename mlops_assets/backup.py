@@ -32,6 +32,9 @@ BUCKETS = ("models", "evidence", "tables", "monitoring", "mlflow")
 LARGE = ("landing", "predictions")
 """What others landed, and the raw log: only if it is asked for."""
 
+UNREADABLE = 0
+"""Stands for the generation of a stored policy that cannot be read; a stored one has at least 1."""
+
 _AT_ONCE = 8
 
 
@@ -149,6 +152,8 @@ def restore(
     kept = sorted((folder / POLICIES).glob("*.json"))
     for path in kept:
         policy = decode(Policy, path.read_bytes(), str(path))
+        if stored.get(policy.model) == UNREADABLE:  # nothing could be written over it
+            platform.objects.delete(policy_key(policy.model))
         restored = policy_changes.restore(policy, max(stored.get(policy.model, 0), followed(policy.model)), author, platform.clock())
         platform.policies.write(restored, stored.get(policy.model, 0))
     for model in stored.keys() - {path.stem for path in kept}:
@@ -157,12 +162,10 @@ def restore(
 
 
 def _generation(platform: Platform, model: str) -> int:
-    """That of the stored policy. One that cannot be read is deleted, as if there were none: nothing could be written over it."""
     try:
         return platform.policies.read(model).generation
     except BadData:
-        platform.objects.delete(policy_key(model))
-        return 0
+        return UNREADABLE
 
 
 def _require_empty(platform: Platform, databases: Sequence[Database], manifest: Manifest) -> None:
