@@ -124,8 +124,9 @@ def test_a_release_survives_the_death_of_every_process(story: demo.Story) -> Non
     assert order == []
     assert wait_until(lambda: came_to_an_end(story.policy()), within=420), story.policy()
     assert wait_until(lambda: is_settled(story), within=120), (differences(story.platform, demo.MODEL), wrongly_recorded(story))
-    entered = Counter((change.release, change.action, change.attempt, change.step) for change in story.policy().log)
-    assert set(entered.values()) == {1}
+    # Two releases may be rolled back to one: the first by hand, v3 by its objective when it is killed as champion.
+    entered = Counter((change.release, change.action, change.attempt, change.step, change.left) for change in story.policy().log)
+    assert [action for action, times in entered.items() if times > 1] == []
     assert wait_until(lambda: mlops("status").returncode == 0, within=30), mlops("status").stdout
 
 
