@@ -121,17 +121,17 @@ class EnvoyGateway:
             if entry.announced != route:
                 return False
             # The same route again: whoever published it may have ended before gateways could read it, and left none of this undone.
-            leaving = entry.leaving if entry.active == route else entry.active
-            self._store(state, route.model, Entry(active=route, leaving=leaving))
+            left = (entry.active,) if entry.active is not None and entry.active != route else ()
+            self._store(state, route.model, Entry(active=route, leaving=(*entry.leaving, *left)))
             self._write("rds.json", routes(other.active for other in state.values() if other.active is not None))
         return True
 
     def _tidy(self, route: Route) -> None:
-        """Unload the clusters that only the route before needed."""
+        """Unload the clusters that only the routes before needed."""
         with self._locked() as state:
             entry = state[route.model]
             if entry.active == route:
-                self._store(state, route.model, replace(entry, leaving=None))
+                self._store(state, route.model, replace(entry, leaving=()))
 
     def _store(self, state: dict[str, Entry], model: str, entry: Entry) -> None:
         state[model] = entry
@@ -174,7 +174,7 @@ class EnvoyGateway:
             )
 
     def _wait_applied(self, route: Route, down: dict[str, Unavailable]) -> list[EnvoyAdmin]:
-        """Wait until every gateway that answers follows; returns those that do not, which still need the clusters of the route before."""
+        """Wait until every gateway that answers follows; returns those that do not, which still need the clusters of a route before."""
         wanted = Applied(route.generation, route_digest(route))
 
         def follows(admin: EnvoyAdmin) -> bool:

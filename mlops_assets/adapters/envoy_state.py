@@ -16,11 +16,12 @@ STATE = "state.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """One model's routes: the one in force, the one whose clusters are being warmed, and the one that is being left."""
+    """One model's routes: the one in force, the one whose clusters are being warmed, and those that some gateway may still be on,
+    oldest first."""
 
     active: Route | None = None
     announced: Route | None = None
-    leaving: Route | None = None
+    leaving: tuple[Route, ...] = ()
 
     @property
     def generation(self) -> int:
@@ -30,7 +31,7 @@ class Entry:
     def endpoints(self) -> Mapping[str, str]:
         """The address of every release that a gateway may still send traffic to. The newest route's word counts."""
         merged: dict[str, str] = {}
-        for route in (self.leaving, self.active, self.announced):
+        for route in (*self.leaving, self.active, self.announced):
             merged |= route.endpoints if route is not None else {}
         return merged
 
@@ -44,7 +45,7 @@ def read_state(directory: Path) -> dict[str, Entry]:
     path = directory / STATE
     try:
         document = json.loads(path.read_bytes())
-        return {model: Entry(**{name: _route(value) for name, value in entry.items()}) for model, entry in document.items()}
+        return {model: _entry(**entry) for model, entry in document.items()}
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -54,13 +55,16 @@ def read_state(directory: Path) -> dict[str, Entry]:
 
 def write_state(directory: Path, state: Mapping[str, Entry]) -> None:
     """Replace the state. It survives a loss of power."""
-    document = {model: {name: route and asdict(route) for name, route in vars(entry).items()} for model, entry in state.items()}
+    document = {model: asdict(entry) for model, entry in state.items()}
     replace_file(directory / STATE, json.dumps(document, indent=1), durable=True)
 
 
-def _route(value: Mapping[str, Any] | None) -> Route | None:
-    if value is None:
-        return None
+def _entry(active: Any, announced: Any, leaving: Any) -> Entry:
+    before = [leaving] if isinstance(leaving, dict) else leaving or ()  # an early version kept one route or none
+    return Entry(active and _route(active), announced and _route(announced), tuple(_route(value) for value in before))
+
+
+def _route(value: Mapping[str, Any]) -> Route:
     shares = tuple(Share(**share) for share in value["shares"])
     mirror = Mirror(**value["mirror"]) if value["mirror"] is not None else None
     return Route(value["model"], value["generation"], shares, mirror, dict(value["endpoints"]))

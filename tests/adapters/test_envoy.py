@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ import pytest
 
 from mlops_assets.adapters import envoy_config
 from mlops_assets.adapters.envoy import EnvoyGateway
+from mlops_assets.adapters.envoy_state import STATE, Entry, read_state
 from mlops_assets.core.errors import BadData, NotReady, Unavailable
 from mlops_assets.core.evidence import LATENCY_BOUNDS_MS, GatewaySample, Traffic
 from mlops_assets.core.policy import Mirror
@@ -293,14 +295,14 @@ def test_old_clusters_are_unloaded(envoy, upstream):
 
 
 def test_a_gateway_that_is_late_keeps_the_clusters_of_the_route_that_it_is_on(envoy, upstream, monkeypatch):
-    """Late is also one whose route was never written, because whoever published it was killed."""
-    v1, v2 = upstream("v1"), upstream("v2")
+    """However many changes it is behind. Late is also one whose route was never written, because whoever published it was killed."""
+    v1, v2, v3 = upstream("v1"), upstream("v2"), upstream("v3")
 
     def loaded() -> list[str]:
         resources = json.loads((envoy.directory / "cds.json").read_text())["resources"]
         return [cluster["name"] for cluster in resources if cluster["name"].startswith("late.")]
 
-    before, after = [], route("late", 2, 100, v2)
+    before, after = [], [route("late", 2, 100, v2), Route("late", 3, (Share("v3", 0, 100),), None, {"v3": v3.endpoint})]
     write = EnvoyGateway._write
 
     def write_clusters_only(self: EnvoyGateway, name: str, text: str) -> None:
@@ -310,15 +312,23 @@ def test_a_gateway_that_is_late_keeps_the_clusters_of_the_route_that_it_is_on(en
 
     envoy.gateway().apply(route("late", 1, 0, v1))
     monkeypatch.setattr(EnvoyGateway, "_write", write_clusters_only)
-    for _ in range(2):
-        with pytest.raises(Unavailable, match="does not follow generation 2 of late after 0.3 s"):
-            envoy.gateway(applied_within=0.3).apply(after)
+    for change in (after[0], after[0], after[1]):
+        with pytest.raises(Unavailable, match=f"does not follow generation {change.generation} of late after 0.3 s"):
+            envoy.gateway(applied_within=0.3).apply(change)
     assert all("late.v1" in names for names in before)
     assert envoy.predict("late").release == "v1"
     monkeypatch.undo()
-    envoy.gateway().apply(after)
-    assert envoy.predict("late").release == "v2"
-    assert loaded() == ["late.v2"]
+    envoy.gateway().apply(after[1])
+    assert envoy.predict("late").release == "v3"
+    assert loaded() == ["late.v3"]
+
+
+def test_the_state_of_an_early_version_is_read(tmp_path: Path):
+    """It knew one route that is being left, or none."""
+    now, before = route("old", 2, 0), route("old", 1, 0)
+    written = {"active": asdict(now), "announced": None}
+    (tmp_path / STATE).write_text(json.dumps({"old": written | {"leaving": asdict(before)}, "new": written | {"leaving": None}}))
+    assert read_state(tmp_path) == {"old": Entry(active=now, leaving=(before,)), "new": Entry(active=now)}
 
 
 def test_an_unreadable_state_is_named_and_the_gateway_keeps_its_routes(envoy, upstream, tmp_path: Path):
