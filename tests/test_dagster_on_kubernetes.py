@@ -239,8 +239,11 @@ def test_chart_and_own_deployments_are_found_under_the_same_names() -> None:
     upstream = f"--upstream=http://dagster-dagster-webserver.$(NAMESPACE).svc:{services['dagster-dagster-webserver']}"
     assert upstream in proxy["spec"]["template"]["spec"]["containers"][0]["args"]
     labels = {one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"] for one in made if one["kind"] == "Deployment"}
-    policy = yaml.safe_load((DEPLOY / "network.yaml").read_text())
-    assert labels["dagster-webserver"] == policy["spec"]["podSelector"]["matchLabels"]
+    policies = {one["metadata"]["name"]: one["spec"] for one in yaml.safe_load_all((DEPLOY / "network.yaml").read_text())}
+    assert labels["dagster-webserver"] == policies["dagster-webserver"]["podSelector"]["matchLabels"]
+    assert policies["dagster-code"]["podSelector"]["matchLabels"].items() <= labels["mlops-assets"].items()
+    [allowed] = policies["dagster-code"]["ingress"][0]["from"][0]["podSelector"]["matchExpressions"]
+    assert {labels[name][allowed["key"]] for name in ("dagster-webserver", "dagster-daemon")} == set(allowed["values"])
     assert ASKS_RELEASES.items() <= labels["mlops-assets"].items()
 
 

@@ -49,6 +49,12 @@ def test_every_container_is_confined_has_bounds_and_knows_secrets_by_name_only()
     require_confined(pods())
 
 
+def require_valid(every: Iterable[dict]) -> None:
+    for document in every:
+        for version in VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
 def require_confined(pods: Iterable[tuple[str, dict]]) -> None:
     for name, pod in pods:
         assert pod["securityContext"]["runAsNonRoot"] is True, name
@@ -101,7 +107,10 @@ def test_the_gateway_is_found_under_the_names_that_the_platform_knows():
 def rendered(old: bool = False, **told: str) -> list[dict]:
     if shutil.which("kubectl") is None:
         pytest.skip("there is no kubectl on PATH, whose kustomize renders the manifests: install it to run this test")
-    script = 'kubectl() { [ "$1" != api-versions ] && command kubectl "$@" || echo ' + ("policy/v1beta1" if old else "policy/v1") + "; }; "
+    # many lines after the one that is looked for, each written by itself: whoever stops reading ends the writer
+    served = "policy/v1beta1" if old else "policy/v1"
+    versions = f"echo {served}; for number in $(seq 500); do echo group-$number.example/v1; done"
+    script = f'kubectl() {{ if [ "$1" = api-versions ]; then {versions}; else command kubectl "$@"; fi; }}; '
     script += f"export -f kubectl; bash {FOLDER / 'install.sh'}"
     environment = {**os.environ, "DRY_RUN": "1", **told}
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
@@ -110,8 +119,7 @@ def rendered(old: bool = False, **told: str) -> list[dict]:
 
 def test_one_command_renders_all_of_it_with_the_images_that_are_given():
     every = rendered(SERVING_IMAGE="registry.example:5000/serving:7", PLATFORM_IMAGE=f"r.example/platform@sha256:{'a' * 64}", EPHEMERAL="1")
-    for document in every:
-        kubernetes_validate.validate(document, "1.30", strict=True)
+    require_valid(every)
     containers = [one for document in every for one in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ())]
     images = {container["name"]: container["image"] for container in containers}
     assert images["sidecar"] == images["buckets"] == "registry.example:5000/serving:7"
@@ -134,12 +142,12 @@ def test_what_a_team_has_is_not_installed_and_an_old_cluster_gets_what_it_knows(
 
 def test_mlflow_is_installed_on_a_database_of_yours_or_found_where_you_have_one():
     with_it = rendered(SERVING_IMAGE="s:1", PLATFORM_IMAGE="p:1", MLOPS_MLFLOW_DATABASE_URL="postgresql+psycopg2://u:hidden@db/mlflow")
-    for document in with_it:
-        kubernetes_validate.validate(document, "1.30", strict=True)
+    require_valid(with_it)
     assert "hidden" not in json.dumps(with_it)
     [config] = [one["data"] for one in with_it if one["kind"] == "ConfigMap"]
     [service] = [one for one in with_it if one["kind"] == "Service" and one["metadata"]["name"] == "mlops-mlflow"]
     assert config["MLFLOW_TRACKING_URI"] == f"http://mlops-mlflow.mlops.svc.cluster.local:{service['spec']['ports'][0]['port']}"
+    require_migrated_first(with_it, "mlflow", {"mlops-mlflow"})
     yours = rendered(SERVING_IMAGE="s:1", PLATFORM_IMAGE="p:1", MLFLOW_URL="https://mlflow.example")
     assert not [one for one in yours if one["metadata"]["name"] == "mlops-mlflow"]
     [config] = [one["data"] for one in yours if one["kind"] == "ConfigMap"]
@@ -169,15 +177,14 @@ DAGSTER = {"mlops-assets", "dagster-webserver", "dagster-daemon"}
 def test_dagster_is_installed_on_a_database_of_yours_unless_its_chart_does_that():
     told = {"SERVING_IMAGE": "s:1", "PLATFORM_IMAGE": "p:1", "MLOPS_DAGSTER_DATABASE_URL": "postgresql+psycopg2://u:hidden@db/dagster"}
     every = rendered(**told, SETTINGS="MLOPS_SENSOR_SECONDS=5 MLOPS_PACE=2")
-    for document in every:
-        kubernetes_validate.validate(document, "1.30", strict=True)
+    require_valid(every)
     assert "hidden" not in json.dumps(every)
     theirs = [one for one in every if one["kind"] == "Deployment" and one["metadata"]["name"] in DAGSTER]
     assert {one["metadata"]["name"] for one in theirs} == DAGSTER
     require_confined(pods(theirs))
     for _, pod in pods(theirs):
         assert pod["serviceAccountName"] == "dagster"
-        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        for container in pod["containers"]:
             assert container["image"] == "p:1"
             assert {
                 "name": "instance",
@@ -189,8 +196,29 @@ def test_dagster_is_installed_on_a_database_of_yours_unless_its_chart_does_that(
     assert config["dagster-instance"].keys() == {"dagster.yaml"}
     assert config["mlops"].items() >= {"MLOPS_PLATFORM_IMAGE": "p:1", "MLOPS_SENSOR_SECONDS": "5", "MLOPS_PACE": "2"}.items()
     assert "dagster-webserver" in {one["metadata"]["name"] for one in every if one["kind"] == "NetworkPolicy"}
+    require_migrated_first(every, "dagster", DAGSTER)
     by_chart = rendered(**told, DAGSTER="chart")
     assert not DAGSTER & {one["metadata"]["name"] for one in by_chart}
+
+
+def require_migrated_first(every: Iterable[dict], whose: str, readers: set[str]) -> None:
+    """A Job of its own does it, and what reads the database is what install.sh leaves for later."""
+    [job] = [one for one in every if one["kind"] == "Job" and one["metadata"]["name"] == f"mlops-migrate-{whose}"]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["mlops", "migrate", "--only", whose]
+    assert container["image"] == "p:1"
+    require_confined(pods([job]))
+    later = [one for one in every if one["metadata"].get("labels", {}).get("mlops-assets/after") == "migration"]
+    assert {(one["kind"], one["metadata"]["name"]) for one in later} == {("Deployment", name) for name in readers}
+    assert not any(pod.get("initContainers") for _, pod in pods(later))
+
+
+def test_a_cluster_with_another_domain_is_told_so_everywhere():
+    every = rendered(
+        SERVING_IMAGE="s:1", PLATFORM_IMAGE="p:1", CLUSTER_DOMAIN="cluster.example", MLOPS_MLFLOW_DATABASE_URL="postgresql://db/mlflow"
+    )
+    assert "cluster.local" not in json.dumps(every)
+    assert "mlops-s3.mlops.svc.cluster.example:8333" in json.dumps(every)
 
 
 def test_dagster_may_keep_releases_however_it_is_installed():

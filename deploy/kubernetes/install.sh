@@ -16,7 +16,8 @@
 #   MLOPS_GATEWAY_TLS     /etc/mlops-gateway/tls for TLS by the secret mlops-gateway-tls; MLOPS_GATEWAY_CLIENT_CA=/etc/mlops-gateway/tls/ca.crt beside
 #                    it for certificates of callers. These three stay as they are if they are not given, and end with NAME= (empty)
 #   SETTINGS         more of the ConfigMap that every pod of ours reads: NAME=value, separated by spaces (MLOPS_LOG_ROTATE_SECONDS=60 ...)
-#   CLUSTER_DOMAIN   default cluster.local
+#   CLUSTER_DOMAIN   default cluster.local   AWS_DEFAULT_REGION  default us-east-1
+#   TIMEOUT          how long each part may take to be there; default 300s
 #   EPHEMERAL=1      for a cluster without volumes: the installed object store forgets everything when its pod ends
 #   DRY_RUN=1        print what would be applied
 set -euo pipefail
@@ -71,6 +72,7 @@ add_to_secret() { # name, then NAME=value ...
     } | kubectl --namespace "$namespace" patch secret "$name" --type merge --patch-file /dev/stdin
 }
 
+served=$(kubectl api-versions)
 components() {
     [ -n "${S3_URL:-}" ] || echo seaweedfs
     [ -n "${S3_URL:-}" ] || [ -z "${EPHEMERAL:-}" ] || echo ephemeral
@@ -78,7 +80,7 @@ components() {
     [ -z "${PLATFORM_IMAGE:-}" ] || echo operator
     ! installs_mlflow || echo mlflow
     ! installs_dagster || echo ../dagster
-    kubectl api-versions | grep -qx policy/v1 || echo kubernetes-1.20
+    grep -qx policy/v1 <<<"$served" || echo kubernetes-1.20
 }
 
 image() { # name in the manifests, reference
@@ -160,8 +162,20 @@ patches:
     patch: |-
       - {op: add, path: /spec/template/metadata/annotations/mlops-assets~1access, value: "$version $tls $client_ca"}
 EOF
-# a Job cannot be changed, and this one may run as often as one likes
-kubectl --namespace "$namespace" delete job mlops-buckets --ignore-not-found
+# a Job cannot be changed, and these may run as often as one likes
+kubectl --namespace "$namespace" delete job mlops-buckets mlops-migrate-dagster mlops-migrate-mlflow --ignore-not-found
+# What reads a database comes once its tables are as it wants them.
+kubectl apply --kustomize "$work" --selector "mlops-assets/after!=migration"
+migrations=()
+! installs_dagster || migrations+=(mlops-migrate-dagster)
+! installs_mlflow || migrations+=(mlops-migrate-mlflow)
+for name in "${migrations[@]}"; do
+    kubectl --namespace "$namespace" wait --for condition=complete "job/$name" --timeout "${TIMEOUT:-300s}" || {
+        kubectl --namespace "$namespace" logs "job/$name" --tail 20 >&2 || true
+        echo "error: $name has not ended well, so what reads its database stays as it was: mend what its log says and install again" >&2
+        exit 1
+    }
+done
 kubectl apply --kustomize "$work"
 deployments=(mlops-gateway)
 ! installs_mlflow || deployments+=(mlops-mlflow)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlops_assets.adapters.codec import decode
 from mlops_assets.adapters.envoy import EnvoyGateway
 from mlops_assets.adapters.s3 import POLICY_BUCKET
-from mlops_assets.core.errors import MlopsError
+from mlops_assets.core.errors import MlopsError, Unavailable
 from mlops_assets.core.policy import Policy
 from mlops_assets.core.routing import Route, Share, drill_of, route
 from mlops_assets.ports import Clock, ObjectStore
@@ -52,6 +52,7 @@ class Follower:
     def __init__(self, objects: ObjectStore, gateway: EnvoyGateway, endpoint: Callable[[str, str], str], clock: Clock) -> None:
         self._objects, self._gateway, self._endpoint, self._clock = objects, gateway, endpoint, clock
         self._models: dict[str, _Followed] = {}
+        self._unread: dict[str, MlopsError] = {}
         self._lock = threading.Lock()
         self._has_looked = False
         self._away = ""
@@ -61,8 +62,10 @@ class Follower:
         """What has to be in force before this gateway may be asked; empty if nothing. It is asked for no more once it was ready."""
         if not self._has_looked:
             return "the policies were not read yet"
-        late = sorted(name for name, model in self._models.items() if model.in_force is None and model.last_trouble is None)
-        return f"the routes of {', '.join(late)} are not in force yet" if late else ""
+        late = [name for name, model in self._models.items() if model.in_force is None and model.last_trouble is None]
+        # A store that starts names objects before it gives them back. For a policy that nobody can read a gateway would wait in vain.
+        late += [name for name, error in self._unread.items() if name not in self._models and isinstance(error, Unavailable)]
+        return f"the routes of {', '.join(sorted(late))} are not in force yet" if late else ""
 
     def trouble(self, model: str) -> Trouble | None:
         """Why the newest route of a model could not be put in force; None if it is, or is being tried."""
@@ -76,13 +79,20 @@ class Follower:
             Unavailable: if the object store does not answer. The gateway goes on with what it has.
         """
         with self._lock:
+            unread: dict[str, MlopsError] = {}
             for entry in self._objects.list(_PREFIX):
                 name = entry.key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
                 if not entry.key.endswith(_SUFFIX):
                     continue
                 known = self._models.get(name)
                 if known is None or known.etag != entry.etag:
-                    self._read(name, entry.key, entry.etag)
+                    try:
+                        self._read(name, entry.key, entry.etag)
+                    except MlopsError as error:
+                        unread[name] = error
+                        if str(error) != str(self._unread.get(name)):
+                            _log.error("the gateway keeps its routes of %s: %s", name, error)
+            self._unread = unread
             for followed in self._models.values():
                 self._begin(followed)
             self._has_looked = True
@@ -108,11 +118,7 @@ class Follower:
         self._gateway.apply(Route(drill_of(model), generation, shares, None, endpoints))
 
     def _read(self, name: str, key: str, etag: str) -> None:
-        try:
-            policy = decode(Policy, self._objects.get(key), key)
-        except MlopsError as error:
-            _log.error("the gateway keeps its routes of %s: %s", name, error)
-            return
+        policy = decode(Policy, self._objects.get(key), key)
         known = self._models.setdefault(name, _Followed(etag, policy))
         known.etag, known.policy = etag, policy
 

@@ -1,8 +1,8 @@
 """What the platform asks of the process beside a gateway, over HTTP.
 
 ``GET /ready``, ``GET /models/<model>`` (which generation Envoy follows), ``GET /models/<model>/sample``, ``GET /metrics`` (Envoy's own),
-``POST /look`` (read the policies now), ``POST /drill/<model>``. All but the first take the token, if there is one. Routes cannot be
-told here: they come from the policies alone.
+``POST /look`` (read the policies now), ``POST /drill/<model>``. All but what probes and Prometheus ask, who bring none, take the token, if
+there is one. Routes cannot be told here: they come from the policies alone.
 """
 
 import hmac
@@ -18,6 +18,7 @@ from mlops_assets.core.errors import MlopsError, NotReady
 from mlops_assets.gateway_sidecar.follower import Follower
 
 _LARGEST_BODY = 4096
+_OPEN_TO_ALL = ("/ready", "/metrics")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def server(face: Face, host: str, port: int) -> ThreadingHTTPServer:
             self._answer(lambda: face.post(self.path, json.loads(body or b"{}")))
 
         def _answer(self, ask: Callable[[], Any]) -> None:
-            if self.path != "/ready" and not self._may():
+            if self.path not in _OPEN_TO_ALL and not self._may():
                 self._send(401, {"error": "expected the gateway's token as 'authorization: Bearer ...': see MLOPS_GATEWAY_TOKEN"})
                 return
             try:

@@ -104,6 +104,32 @@ def test_a_policy_that_is_written_is_in_force_at_every_gateway(cluster, released
     assert cluster.who("simple") == ["v1", "v1"]
 
 
+def test_a_gateway_whose_store_names_a_policy_and_does_not_give_it_back_is_not_ready():
+    store = MemoryObjectStore()
+    store.put("policies/slow.json", encode(live("slow", 1)))
+    store.put("policies/broken.json", b"{ half")
+    get, away = store.get, True
+
+    def starting(key: str) -> bytes:
+        if away and "slow" in key:
+            raise Unavailable("the object store failed (InternalError 500)")
+        return get(key)
+
+    store.get = starting  # type: ignore[method-assign]
+    follower = Follower(store, NoGateway(), lambda model, release: "", lambda: NOW)  # type: ignore[arg-type]
+    for _ in range(2):
+        follower.look()
+        assert follower.waits_for == "the routes of slow are not in force yet"
+    away = False
+    follower.look()
+    eventually(lambda: follower.waits_for == "")
+
+
+class NoGateway:
+    def apply(self, route: Route) -> None:
+        """In force at once."""
+
+
 def test_nobody_has_to_tell_a_gateway_that_a_policy_changed(cluster, released):
     released("alone", "v1"), released("alone", "v2")
     cluster.apply(live("alone", 1, v1=100))
@@ -236,7 +262,7 @@ def test_each_gateway_counts_for_itself(cluster, released):
 
     eventually(lambda: requests() == {"gateway-a": 3, "gateway-b": 1})
     eventually(lambda: sorted(sum(sample.traffic["v1"].latency) for sample in cluster.platform().sample("counted")) == [1, 3])
-    metrics = ask_sidecar(cluster, "/metrics").body.decode()
+    metrics = ask_sidecar(cluster, "/metrics", token="").body.decode()
     [line] = [line for line in metrics.splitlines() if line.startswith("envoy_cluster_upstream_rq_completed{") and '"counted"' in line]
     assert 'release="v1"' in line
     assert line.endswith(" 3")
