@@ -221,6 +221,43 @@ def test_a_cluster_with_another_domain_is_told_so_everywhere():
     assert "mlops-s3.mlops.svc.cluster.example:8333" in json.dumps(every)
 
 
+def test_what_reads_a_setting_starts_anew_when_the_setting_is_another():
+    told = {
+        "PLATFORM_IMAGE": "p:1",
+        "MLOPS_DAGSTER_DATABASE_URL": "postgresql+psycopg2://db/d",
+        "MLOPS_MLFLOW_DATABASE_URL": "postgresql+psycopg2://db/m",
+    }
+
+    def started_with(serving_image: str) -> dict[str, str]:
+        every = rendered(SERVING_IMAGE=serving_image, **told)
+        reads = [one for one in every if one["kind"] in ("Deployment", "StatefulSet") and '"name": "mlops"' in json.dumps(one["spec"])]
+        return {one["metadata"]["name"]: one["spec"]["template"]["metadata"]["annotations"]["mlops-assets/started-with"] for one in reads}
+
+    first, again, other = started_with("s:1"), started_with("s:1"), started_with("s:2")
+    assert first.keys() >= {"mlops-gateway", "mlops-operator", "mlops-mlflow", *DAGSTER}
+    assert first == again
+    assert not set(first.values()) & set(other.values())
+
+
+def test_whoever_gets_no_answer_about_the_secrets_makes_no_others(tmp_path):
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"""#!/bin/sh
+echo "$*" >>{tmp_path}/asked
+case "$*" in
+*version*) echo '  "minor": "30"' ;;
+*"get secret"*) echo "Unable to connect to the server: i/o timeout" >&2; exit 1 ;;
+esac
+""")
+    kubectl.chmod(0o755)
+    environment = {**os.environ, "SERVING_IMAGE": "s:1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(FOLDER / "install.sh")], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "i/o timeout" in done.stderr
+    asked = (tmp_path / "asked").read_text()
+    assert "get secret mlops-serving" in asked
+    assert not re.search("--server-side|patch|--kustomize", asked)
+
+
 def test_dagster_may_keep_releases_however_it_is_installed():
     binding = find("RoleBinding", "mlops-platform")
     assert {subject["name"] for subject in binding["subjects"]} == {"mlops-platform", "dagster"}

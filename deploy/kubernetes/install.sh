@@ -48,7 +48,6 @@ kept() { [ -n "${DRY_RUN:-}" ] || kubectl --namespace "$namespace" get configmap
 tls=${MLOPS_GATEWAY_TLS-$(kept MLOPS_GATEWAY_TLS)}
 client_ca=${MLOPS_GATEWAY_CLIENT_CA-$(kept MLOPS_GATEWAY_CLIENT_CA)}
 
-has_secret() { kubectl --namespace "$namespace" get secret "$1" >/dev/null 2>&1; }
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # Values go in by standard input: not in a command line, which others on this machine may read.
@@ -92,6 +91,29 @@ image() { # name in the manifests, reference
     esac
 }
 
+settings() {
+    printf 'MLOPS_S3_URL=%s\n' "${S3_URL:-http://mlops-s3.$namespace.svc.$domain:8333}"
+    printf 'AWS_DEFAULT_REGION=%s\nMLOPS_SERVING_IMAGE=%s\n' "${AWS_DEFAULT_REGION:-us-east-1}" "$SERVING_IMAGE"
+    printf 'MLOPS_CLUSTER_DOMAIN=%s\n' "$domain"
+    [ -z "${PLATFORM_IMAGE:-}" ] || printf 'MLOPS_PLATFORM_IMAGE=%s\n' "$PLATFORM_IMAGE"
+    [ -z "$tls" ] || printf 'MLOPS_GATEWAY_TLS=%s\n' "$tls"
+    [ -z "$client_ca" ] || printf 'MLOPS_GATEWAY_CLIENT_CA=%s\n' "$client_ca"
+    for setting in ${SETTINGS:-}; do printf '%s\n' "$setting"; done
+    ! installs_mlflow || printf 'MLFLOW_TRACKING_URI=http://mlops-mlflow.%s.svc.%s:5000\n' "$namespace" "$domain"
+    [ -z "${MLFLOW_URL:-}" ] || printf 'MLFLOW_TRACKING_URI=%s\n' "$MLFLOW_URL"
+}
+
+# Pods read settings and secrets when they start: another annotation makes them start anew.
+started_with() { # what they are started with
+    local each
+    printf 'patches:\n'
+    for each in "Deployment mlops-gateway|mlops-mlflow|mlops-assets|dagster-.*" "StatefulSet mlops-operator"; do
+        printf '  - target: {kind: %s, name: "%s"}\n    patch: |-\n' "${each%% *}" "${each#* }"
+        printf '      apiVersion: apps/v1\n      kind: %s\n      metadata: {name: any}\n' "${each%% *}"
+        printf '      spec: {template: {metadata: {annotations: {mlops-assets/started-with: "%s"}}}}\n' "$1"
+    done
+}
+
 {
     printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: %s\n' "$namespace"
     printf 'resources: [%s/base]\ncomponents:\n' "$base"
@@ -103,25 +125,20 @@ image() { # name in the manifests, reference
     image seaweedfs "${SEAWEEDFS_IMAGE:-docker.io/chrislusf/seaweedfs:4.48}"
     image redis "${REDIS_IMAGE:-docker.io/library/redis:7.4}"
     printf 'generatorOptions: {disableNameSuffixHash: true}\nconfigMapGenerator:\n  - name: mlops\n    literals:\n'
-    printf '      - MLOPS_S3_URL=%s\n' "${S3_URL:-http://mlops-s3.$namespace.svc.$domain:8333}"
-    printf '      - AWS_DEFAULT_REGION=%s\n      - MLOPS_SERVING_IMAGE=%s\n' "${AWS_DEFAULT_REGION:-us-east-1}" "$SERVING_IMAGE"
-    printf '      - MLOPS_CLUSTER_DOMAIN=%s\n' "$domain"
-    [ -z "${PLATFORM_IMAGE:-}" ] || printf '      - MLOPS_PLATFORM_IMAGE=%s\n' "$PLATFORM_IMAGE"
-    [ -z "$tls" ] || printf '      - MLOPS_GATEWAY_TLS=%s\n' "$tls"
-    [ -z "$client_ca" ] || printf '      - MLOPS_GATEWAY_CLIENT_CA=%s\n' "$client_ca"
-    for setting in ${SETTINGS:-}; do printf '      - %s\n' "$setting"; done
-    ! installs_mlflow || printf '      - MLFLOW_TRACKING_URI=http://mlops-mlflow.%s.svc.%s:5000\n' "$namespace" "$domain"
-    [ -z "${MLFLOW_URL:-}" ] || printf '      - MLFLOW_TRACKING_URI=%s\n' "$MLFLOW_URL"
+    settings | sed 's/^/      - /'
 } >"$work/kustomization.yaml"
 
+told=$({ settings; cat "$here/../dagster/dagster.yaml" "$here/../dagster/workspace.yaml"; } | sha256sum | cut -c 1-16)
 if [ -n "${DRY_RUN:-}" ]; then
+    started_with "$told" >>"$work/kustomization.yaml"
     kubectl kustomize "$work"
     exit
 fi
 
 kubectl apply --filename "$here/base/namespace.yaml"
-# This one is made last, so that whoever was stopped in between begins again.
-if ! has_secret mlops-serving; then
+# This one is made last, so that whoever was stopped in between begins again. Not in the condition: who gets no answer must not make others.
+made=$(kubectl --namespace "$namespace" get secret mlops-serving --ignore-not-found --output name)
+if [ -z "$made" ]; then
     online=${ONLINE_URL:-}
     if [ -z "$online" ]; then
         password=$(random)
@@ -154,14 +171,8 @@ if [ -n "${MLOPS_CLIENT_TOKENS:-}" ]; then
 elif [ -n "${MLOPS_CLIENT_TOKENS+given}" ]; then
     kubectl --namespace "$namespace" patch secret mlops-gateway --type merge --patch '{"data": {"MLOPS_CLIENT_TOKENS": null}}'
 fi
-# Gateways read who may ask when they start: another annotation makes them start anew.
-version=$(kubectl --namespace "$namespace" get secret mlops-gateway --output 'jsonpath={.metadata.resourceVersion}')
-cat >>"$work/kustomization.yaml" <<EOF
-patches:
-  - target: {kind: Deployment, name: mlops-gateway}
-    patch: |-
-      - {op: add, path: /spec/template/metadata/annotations/mlops-assets~1access, value: "$version $tls $client_ca"}
-EOF
+versions=$(kubectl --namespace "$namespace" get secret mlops-gateway mlops-platform mlops-serving --output 'jsonpath={.items[*].metadata.resourceVersion}')
+started_with "$told $versions" >>"$work/kustomization.yaml"
 # a Job cannot be changed, and these may run as often as one likes
 kubectl --namespace "$namespace" delete job mlops-buckets mlops-migrate-dagster mlops-migrate-mlflow --ignore-not-found
 # What reads a database comes once its tables are as it wants them.
