@@ -46,6 +46,9 @@ install-kubernetes:  ## gateway, access, stores and, as asked for, MLflow and Da
 	bash deploy/kubernetes/install.sh
 
 e2e-kubernetes: install  ## the data plane, then the whole platform, on the cluster of KUBECONFIG, under load: releases and faults, each with its cost (SERVING_IMAGE=... and others)
+	@for name in KUBECONFIG {SERVING,PLATFORM,ENVOY,SEAWEEDFS,REDIS,POSTGRES}_IMAGE; do \
+		[ -n "$${!name:-}" ] || { echo "error: $$name is not set: docs/guides/kubernetes.md says which images it takes, tests/e2e/images.sh builds four" >&2; exit 2; }; \
+	done
 	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes.py tests/adapters/test_kubernetes.py tests/e2e/test_kubernetes_access.py
 	$(BIN)/python -m pytest -s tests/e2e/test_kubernetes_platform.py
 

@@ -98,7 +98,10 @@ def secret(name: str) -> dict[str, str]:
 
 
 def require_cluster(*more: str) -> None:
-    """Skip the test, with a clear word, where there is no cluster for it, or it is not told of the images ``more``."""
+    """Skip the test, with a clear word, where there is no cluster for it, or it is not told of the images ``more``.
+
+    A cluster that is given and must not be used fails it.
+    """
     if "KUBECONFIG" not in os.environ or shutil.which("kubectl") is None:
         pytest.skip("there is no cluster: set KUBECONFIG, and have kubectl on PATH")
     missing = [name for name in (*IMAGES, *more) if name not in os.environ]
@@ -107,7 +110,7 @@ def require_cluster(*more: str) -> None:
             f"{', '.join(missing)} is not set: name images that the cluster has or can pull ('make images' builds serving and platform)"
         )
     if kubectl("get", "namespace", NAMESPACE, "--ignore-not-found"):
-        pytest.skip(f"the cluster has a namespace {NAMESPACE} already, and this test would delete it: use another cluster")
+        pytest.fail(f"the cluster has a namespace {NAMESPACE} already, and this test would delete it: use another cluster")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@
 #   CLUSTER_DOMAIN   default cluster.local   AWS_DEFAULT_REGION  default us-east-1
 #   TIMEOUT          how long each part may take to be there; default 300s
 #   EPHEMERAL=1      for a cluster without volumes: the installed object store forgets everything when its pod ends
-#   DRY_RUN=1        print what would be applied
+#   DRY_RUN=1        print the manifests of a first installation, without its secrets
 set -euo pipefail
 
 : "${SERVING_IMAGE:?is not set, expected the serving image as the cluster pulls it: make images builds one}"

@@ -20,8 +20,11 @@ from mlops_assets.ports import Platform
 from mlops_assets.settings import Settings
 from mlops_assets.stack import Stack
 
-FOREIGN = ("MLOPS_S3_URL", "MLFLOW_TRACKING_URI", "MLOPS_ONLINE_URL", "MLOPS_ALERTMANAGER_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN")
-"""Of production: a stack of its own must see none of it."""
+FOREIGN = ("MLOPS_", "MLFLOW_", "DAGSTER_", "AWS_PROFILE", "AWS_SESSION_TOKEN")
+"""How the names begin by which an environment names production: a stack of its own must see none of it."""
+
+SHARED = ("MLOPS_PII_KEY", "MLOPS_COMMIT")
+"""Of those what is true of both."""
 
 BLOCKS = range(14_000, 22_000, 500)
 """Where a free block of ports is looked for."""
@@ -30,8 +33,8 @@ BLOCKS = range(14_000, 22_000, 500)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the CI of the models that were asked for, else of those that the change touches."""
     told = _parser().parse_args(arguments)
-    for name in FOREIGN:
-        if os.environ.get(name) == "":  # as CI writes a variable that nobody set
+    for name in _foreign():
+        if os.environ[name] == "":  # as CI writes a variable that nobody set
             del os.environ[name]
     try:
         base = merge_base(told.against) if told.against else _base()
@@ -43,10 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no model's own files differ from {base[:12]}: nothing to train")
         return 0
     production = _production()
-    for name in FOREIGN:
-        os.environ.pop(name, None)
+    for name in _foreign():
+        del os.environ[name]
     passed = [_run(spec, base, told, production) for spec in specs]  # each, whatever became of the others
     return 0 if all(passed) else 1
+
+
+def _foreign() -> list[str]:
+    return [name for name in os.environ if name.startswith(FOREIGN) and name not in SHARED]
 
 
 def _parser() -> argparse.ArgumentParser:
