@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,14 +19,10 @@ _TYPES = {"tensor(float)": "TYPE_FP32"}
 _KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
 
-def write_entry(folder: Path, model: str, release: str, digest: str, data: bytes, triton: Triton, threads: int) -> Path:
-    """Write the entry of a release, its file before the configuration that names it; returns the configuration's path.
-
-    Harmless if it is there. Of several releases in one folder the one that was written last is served: let each release have a folder, as
-    it has a process, so that two of them can answer during a canary.
+def entry(model: str, release: str, digest: str, data: bytes, triton: Triton, threads: int) -> Mapping[str, bytes]:
+    """The files of a release's entry by their places in the repository, the model before the configuration that names it.
 
     Args:
-        folder: of the repository, as ``tritonserver --model-repository`` is told.
         digest: the file's SHA-256, as it was registered; a person finds it in the configuration.
         data: the ONNX file.
         threads: the most that one prediction may use.
@@ -38,11 +35,23 @@ def write_entry(folder: Path, model: str, release: str, digest: str, data: bytes
     if got != digest:
         raise DigestMismatch(f"{release} of {model}: got sha256 {got}, expected {digest}: its file was changed since; restore it")
     text = config(model, release, digest, OnnxModel.load(data), triton, threads)
-    version = folder / model / str(release_number(release))
-    version.mkdir(parents=True, exist_ok=True)
-    replace_file(version / "model.onnx", data)
-    path = folder / model / "config.pbtxt"
-    replace_file(path, text)
+    return {f"{model}/{release_number(release)}/model.onnx": data, f"{model}/config.pbtxt": text.encode()}
+
+
+def write_entry(folder: Path, model: str, release: str, digest: str, data: bytes, triton: Triton, threads: int) -> Path:
+    """Write the entry of a release, its file before the configuration that names it; returns the configuration's path.
+
+    Harmless if it is there. Of several releases in one folder the one that was written last is served: let each release have a folder, as
+    it has a process, so that two of them can answer during a canary.
+
+    Args:
+        folder: of the repository, as ``tritonserver --model-repository`` is told. The other arguments, and what is raised, are those of
+            :func:`entry`.
+    """
+    for place, content in entry(model, release, digest, data, triton, threads).items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
     return path
 
 

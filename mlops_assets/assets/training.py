@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from mlops_assets.adapters import onnx_export, tables
+from mlops_assets.adapters import onnx_export, tables, triton
 from mlops_assets.assets import keys
 from mlops_assets.assets.baseline import baseline_key, training_baseline
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
@@ -56,6 +56,11 @@ def build_training_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
 def export_key(model: str, digest: str) -> str:
     """Where an export waits until it is registered."""
     return f"tables/{model}/exports/{digest}.onnx"
+
+
+def triton_repository(model: str, release: str) -> str:
+    """Where a release lies as a Triton model repository of its own, in the object store."""
+    return f"models/{model}/{release}/triton/"
 
 
 def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -127,6 +132,10 @@ def _registered_model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         info = platform.registry.register(spec.name, onnx_model.run_id, onnx_model.digest, release_tags(onnx_model))
         platform.objects.create(model_key(spec.name, info.release), exported)
         platform.objects.create(baseline_key(spec.name, info.release), training_baseline(platform, spec, onnx_model, exported))
+        repository = triton_repository(spec.name, info.release)
+        entry = triton.entry(spec.name, info.release, onnx_model.digest, exported, spec.triton, spec.serving.threads)
+        for place, content in entry.items():
+            platform.objects.put(repository + place, content)
         stored = hashlib.sha256(platform.objects.get(model_key(spec.name, info.release))).hexdigest()
         author = Author(
             "registered_model", trained_because(onnx_model.training_set.trigger, onnx_model.training_set.cause), context.run.run_id
@@ -135,7 +144,13 @@ def _registered_model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             announce(context, spec, info.release, onnx_model)
             change(platform, spec.name, lambda policy: register(policy, info.release, info.digest, author, platform.clock()))
         return dg.MaterializeResult(
-            metadata={"release": info.release, "sha256": info.digest, "uri": f"s3://{info.uri}", "mlflow_run": info.run_id},
+            metadata={
+                "release": info.release,
+                "sha256": info.digest,
+                "uri": f"s3://{info.uri}",
+                "mlflow_run": info.run_id,
+                "triton": f"s3://{repository}",
+            },
             check_results=[
                 dg.AssetCheckResult(
                     check_name="artifact_digest", passed=stored == info.digest, metadata={"stored": stored, "registered": info.digest}

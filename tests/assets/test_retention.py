@@ -55,7 +55,8 @@ def test_an_archived_release_goes_with_its_files_and_the_champion_serves_on(shop
     made = dg.materialize([build_retention_asset([spec])], resources={"platform": world.platform})
     assert made.asset_materializations_for_node("platform__retention")[0].metadata["releases"].value == 1
     gone = before - keys(world, "models/", "evidence/", "tables/")
-    files = {model_key(NAME, "v2"), f"models/{NAME}/v2/baseline.json", serving_key(NAME, "v2")}
+    entry = {f"models/{NAME}/v2/triton/{NAME}/{name}" for name in ("config.pbtxt", "2/model.onnx")}
+    files = {model_key(NAME, "v2"), f"models/{NAME}/v2/baseline.json", serving_key(NAME, "v2"), *entry}
     assert {key for key in gone if key.startswith("models/")} == files
     assert model_key(NAME, "v1") in keys(world, "models/")
     assert not {key for key in gone if key.startswith("evidence/")}, "evidence is kept for three years"

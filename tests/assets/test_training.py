@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from google.protobuf import text_format
 from sklearn.metrics import roc_auc_score
+from tritonclient.grpc import model_config_pb2 as triton_pb
 
 from mlops_assets.adapters import tables
 from mlops_assets.assets.evaluation import evaluate
 from mlops_assets.assets.reading import matrix_of
 from mlops_assets.core.feature_spec import Online
 from mlops_assets.core.model_spec import ModelSpec
+from mlops_assets.ports import model_key
 from tests.assets.gifts import DAYS, NAME, SLUG, Gifts, train
 from tests.assets.test_history import land
 from tests.world import World
@@ -76,6 +79,20 @@ def test_the_auc_without_history_is_logged_and_the_difference_is_in_the_certific
     assert logged["history"].startswith(told)
     assert "interval" in logged["history"]
     assert f"\n\nHistory: {logged['history']}.\n" in certificate
+
+
+def test_a_registered_release_is_a_triton_model_repository_too(shop: Gifts) -> None:
+    world, _ = shop.world(shop.spec)
+    land(shop, world, DAYS)
+    assert shop.train(world).success
+    root = f"models/{NAME}/v1/triton/"
+    assert world.materializations(NAME, "registered_model")[-1].metadata["triton"].value == f"s3://{root}"
+    files = {info.key.removeprefix(root): world.objects.get(info.key) for info in world.objects.list(root)}
+    assert files.keys() == {f"{NAME}/config.pbtxt", f"{NAME}/1/model.onnx"}
+    assert files[f"{NAME}/1/model.onnx"] == world.objects.get(model_key(NAME, "v1"))
+    read = text_format.Parse(files[f"{NAME}/config.pbtxt"].decode(), triton_pb.ModelConfig())
+    assert (read.name, read.max_batch_size) == (NAME, shop.spec.triton.max_batch)
+    assert [tensor.dims for tensor in read.input] == [[len(shop.spec.features.inputs)]]
 
 
 def test_a_model_without_features_of_views_has_no_such_line(shop: Gifts) -> None:
