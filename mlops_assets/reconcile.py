@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mlops_assets.adapters.codec import decode, encode
-from mlops_assets.core.errors import MlopsError, NotReady, Unavailable
+from mlops_assets.core.errors import MlopsError, NotFound, NotReady, Unavailable
 from mlops_assets.core.policy import Policy, next_waiting, stage_of
 from mlops_assets.core.routing import route
 from mlops_assets.core.serving_spec import Serving
@@ -100,13 +100,27 @@ def project_registry(platform: Platform, policy: Policy, shown: int = 0) -> None
     """
     wanted = wanted_aliases(policy)
     present = platform.registry.aliases(policy.model)
-    differing = {alias: release for alias, release in wanted.items() if present.get(alias) != release}
-    if differing:
-        platform.registry.set_aliases(policy.model, differing)
-    for release in sorted(_present(policy) | _changed(policy, shown)):
-        stage = stage_of(policy, release)
-        if platform.registry.release(policy.model, release).tags.get(STAGE_TAG) != stage:
-            platform.registry.annotate(policy.model, release, {STAGE_TAG: stage})
+    needed = _present(policy)
+    for alias, release in wanted.items():
+        if present.get(alias) != release:
+            _show_alias(platform, policy.model, alias, release, release in needed)
+    for release in sorted(needed | _changed(policy, shown)):
+        # An archived version may be deleted by hand in the registry's own UI; nothing else must wait for it.
+        with suppress(*(() if release in needed else (NotFound,))):
+            stage = stage_of(policy, release)
+            if platform.registry.release(policy.model, release).tags.get(STAGE_TAG) != stage:
+                platform.registry.annotate(policy.model, release, {STAGE_TAG: stage})
+
+
+def _show_alias(platform: Platform, model: str, alias: str, release: str | None, is_needed: bool) -> None:
+    """Point an alias to a release; to none if it was deleted and ``is_needed`` does not say that this is an error."""
+    try:
+        platform.registry.set_aliases(model, {alias: release})
+    except NotFound:
+        if is_needed:
+            raise
+        # else it would go on naming the release before
+        platform.registry.set_aliases(model, {alias: None})
 
 
 def wanted_aliases(policy: Policy) -> dict[str, str | None]:

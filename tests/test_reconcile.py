@@ -7,15 +7,21 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from mlops_assets.adapters.kubernetes import KubernetesDeployments
+from mlops_assets.adapters.kubernetes_manifests import Target
 from mlops_assets.adapters.local import local_platform
 from mlops_assets.adapters.memory_deployments import MemoryDeployments
 from mlops_assets.adapters.memory_gateway import MemoryGateway
 from mlops_assets.adapters.memory_log import MemoryPredictionLog
 from mlops_assets.core import policy_changes
+from mlops_assets.core.errors import NotFound
+from mlops_assets.core.routing import Route
 from mlops_assets.core.serving_spec import Serving
-from mlops_assets.ports import Platform
-from mlops_assets.reconcile import converge_traffic, serving_key, start
+from mlops_assets.ports import Platform, TrainingRun
+from mlops_assets.reconcile import STAGE_TAG, converge_traffic, reconcile, serving_key, start
 from mlops_assets.settings import Settings
+from tests.adapters.kubernetes_objects import MemoryKubernetes
+from tests.adapters.test_kubernetes import CURRENT, KINDS
 from tests.test_backup import ADA, HOUR, MODEL, promote
 from tests.test_doctor import in_memory
 
@@ -84,6 +90,76 @@ def test_a_declaration_that_cannot_be_read_keeps_no_release_from_starting(platfo
     platform.deployments.stop(MODEL, "v2")
     converge_traffic(platform, MODEL)
     assert "v2" in releases(platform)
+
+
+class Following(MemoryGateway):
+    """Gateways that find releases by themselves, those that they are told are ready."""
+
+    found: frozenset[str] = frozenset()
+
+    def apply(self, route: Route) -> None:
+        self.found = frozenset(route.endpoints)
+
+
+@pytest.mark.parametrize("dies_after", range(5))
+@pytest.mark.parametrize("serving", [Serving(), None])
+def test_a_release_whose_start_was_cut_in_half_is_completed_by_the_next_reconcile(
+    platform: Platform, dies_after: int, serving: Serving | None
+) -> None:
+    memory = MemoryKubernetes(CURRENT)
+    pods = KubernetesDeployments(Target("mlops", "serving:1", "http://s3:8333"), memory)  # type: ignore[arg-type]
+    gateway = Following(MemoryDeployments(lambda *_: np.ravel), MemoryPredictionLog(), platform.clock)
+    there = replace(platform, deployments=pods, gateway=gateway)
+    memory.dies_after = dies_after
+    with pytest.raises(KeyboardInterrupt):
+        converge_traffic(there, MODEL, Serving())
+    memory.dies_after = -1
+    converge_traffic(there, MODEL, serving)
+    assert {kind for kind, name in memory.objects if name == f"{MODEL}-v2"} == KINDS
+    assert gateway.found == {"v2"}
+
+
+@pytest.fixture
+def registered(platform: Platform) -> Platform:
+    """v1 and v2 of before, and v3 in production, all of them in the registry."""
+    promote(platform, "v3")
+    for number in range(3):
+        run = platform.registry.log_run(TrainingRun(MODEL, "t", {}, {}, {}), {})
+        platform.registry.register(MODEL, run, str(number), {})
+    reconcile(platform, MODEL)
+    return platform
+
+
+def delete(platform: Platform, release: str) -> None:
+    """As in MLflow's UI: the aliases of a version go with it."""
+    known = platform.registry._models[MODEL]  # type: ignore[attr-defined]
+    del known.releases[release]
+    known.aliases = {alias: to for alias, to in known.aliases.items() if to != release}
+
+
+@pytest.mark.parametrize("gone", ["v1", "v2"])
+def test_an_archived_version_that_somebody_deleted_in_the_registry_keeps_nothing_from_being_shown(registered: Platform, gone: str) -> None:
+    delete(registered, gone)
+    registered.registry.annotate(MODEL, "v3", {STAGE_TAG: "Staging"})
+    registered.registry.set_aliases(MODEL, {"champion": None})
+    reconcile(registered, MODEL)
+    assert registered.registry.release(MODEL, "v3").tags[STAGE_TAG] == "Production"
+    wanted = {"champion": "v3", "previous": "v2"}
+    assert registered.registry.aliases(MODEL) == {alias: release for alias, release in wanted.items() if release != gone}
+
+
+def test_an_alias_does_not_go_on_naming_the_release_before_when_its_next_one_was_deleted(registered: Platform) -> None:
+    delete(registered, "v1")
+    policy = registered.policies.read(MODEL)
+    registered.policies.write(policy_changes.rollback(policy, ADA, registered.clock()), policy.generation)
+    reconcile(registered, MODEL)
+    assert registered.registry.aliases(MODEL) == {"champion": "v2"}
+
+
+def test_a_champion_that_somebody_deleted_in_the_registry_is_an_error(registered: Platform) -> None:
+    delete(registered, "v3")
+    with pytest.raises(NotFound, match="'v3'"):
+        reconcile(registered, MODEL)
 
 
 def test_what_is_no_longer_kept_warm_is_ended(platform: Platform) -> None:

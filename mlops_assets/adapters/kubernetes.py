@@ -1,7 +1,7 @@
 """Releases on Kubernetes: each a Deployment of its own, so that a bad one cannot hurt the pods of another.
 
 What runs is what is there with our labels; nothing is remembered here. A release's other objects belong to its Deployment, so that a
-release is ended by one call, and what a crash left half made is completed by the next ``start``.
+release is ended by one call, and what a crash left half made is not ready until the next ``start`` completes it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class KubernetesDeployments:
 
     def __init__(self, target: Target, api: KubernetesApi) -> None:
         self._target, self._api = target, api
-        self._offer: Offer | None = None
 
     def start(self, model: str, release: str, digest: str, serving: Serving | None) -> None:
         """Run this release; harmless if it runs. Other ``serving`` is taken up by new pods before the old ones end.
@@ -67,8 +66,9 @@ class KubernetesDeployments:
         told = serving or Serving()
         # a Deployment that is there has the number of pods that its autoscaler gave it
         replicas = int(there["spec"]["replicas"]) if there is not None else None
+        offer = self._api.offer()  # first: a server that does not say leaves nothing half made
         made = self._api.apply(release_deployment(self._target, model, release, digest, told, replicas))
-        for manifest in self._companions(model, release, told, made["metadata"]["uid"]):
+        for manifest in self._companions(model, release, told, offer, made["metadata"]["uid"]):
             self._api.apply(manifest)
 
     def stop(self, model: str, release: str) -> None:
@@ -80,7 +80,7 @@ class KubernetesDeployments:
         self._api.delete("apps/v1", "Deployment", object_name(model, release))
 
     def running(self, model: str) -> Sequence[Deployment]:
-        """What runs of this model, or is meant to. It is ready once a pod of it is.
+        """What runs of this model, or is meant to. It is ready once a pod of it is and all that stands beside it was made.
 
         Raises:
             Unavailable: if Kubernetes does not answer or does not allow it.
@@ -88,7 +88,9 @@ class KubernetesDeployments:
         listed = self._api.listed("apps/v1", "Deployment", {MODEL: label_of(model), "app.kubernetes.io/managed-by": MANAGER})
         found = [(one["metadata"]["annotations"][RELEASE], one) for one in listed if "deletionTimestamp" not in one["metadata"]]
         return [
-            Deployment(model, release, endpoint(self._target, model, release), _count(one, "readyReplicas") > 0)
+            Deployment(
+                model, release, endpoint(self._target, model, release), _count(one, "readyReplicas") > 0 and self._is_whole(model, release)
+            )
             for release, one in sorted(found, key=lambda pair: pair[0])
         ]
 
@@ -128,15 +130,20 @@ class KubernetesDeployments:
             raise Unavailable(f"no pod of {deployment.release} of {deployment.model} is ready: 'kubectl describe' one of them")
         return scores(f"{ready[0]['status']['podIP']}:{PORT}", deployment.model, rows)
 
-    def _companions(self, model: str, release: str, serving: Serving, owner: str) -> Sequence[Manifest]:
-        if self._offer is None:
-            self._offer = self._api.offer()
-        return release_companions(self._target, model, release, serving, self._offer, owner)
+    def _companions(self, model: str, release: str, serving: Serving, offer: Offer, owner: str) -> Sequence[Manifest]:
+        """What stands beside a Deployment, which has to be there first since it owns them; its Service comes last, see ``_is_whole``."""
+        built = release_companions(self._target, model, release, serving, offer, owner)
+        return sorted(built, key=lambda one: one["kind"] == "Service")
+
+    def _is_whole(self, model: str, release: str) -> bool:
+        """Whether a start came to its end. Else the release is not ready, so that who needs it starts it again; without a Service no
+        gateway finds it anyway."""
+        return self._api.get("v1", "Service", object_name(model, release)) is not None
 
     def _complete(self, there: Mapping[str, Any], model: str, release: str) -> None:
         """Make what is missing beside a Deployment, since whoever began may have been killed in between: all but its autoscaler, which
         only those who know the spec can."""
-        for one in self._companions(model, release, Serving(), there["metadata"]["uid"]):
+        for one in self._companions(model, release, Serving(), self._api.offer(), there["metadata"]["uid"]):
             is_missing = self._api.get(one["apiVersion"], one["kind"], one["metadata"]["name"]) is None
             if is_missing and one["kind"] != "HorizontalPodAutoscaler":
                 self._api.apply(one)

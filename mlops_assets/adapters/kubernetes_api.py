@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -85,11 +86,14 @@ class KubernetesApi:
         return "(no log)"
 
     def offer(self) -> Offer:
-        """What of our manifests this API server understands."""
+        """What of our manifests this API server understands. Metrics of whoever is installed to serve them, and is away, are not offered:
+        a release starts without them."""
         groups = self._json("GET", "/apis")["groups"]
         versions = {version["groupVersion"] for group in groups for version in group["versions"]}
         metrics = [version for version in versions if version.startswith(_METRICS)]
-        offered = self._json("GET", f"/apis/{metrics[0]}").get("resources", []) if metrics else []
+        offered: Sequence[Mapping[str, Any]] = []
+        with suppress(Unavailable, NotFound):
+            offered = self._json("GET", f"/apis/{metrics[0]}").get("resources", []) if metrics else []
         return Offer(
             frozenset(versions), frozenset(one["name"].removeprefix("pods/") for one in offered if one["name"].startswith("pods/"))
         )

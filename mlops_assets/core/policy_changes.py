@@ -153,7 +153,8 @@ def rollback(policy: Policy, author: Author, now: datetime, to: str | None = Non
             f"{leaving} is the first release of {policy.model}, there is no previous one to go back to. What can be done: "
             f"train and promote another, or stop the traffic in front of the gateway"
         )
-    _require(target != leaving, f"{target} of {policy.model} is in production already: name another release with --to")
+    way_out = f"'mlops abort {policy.model}' ends the canary there is" if policy.challenger else "name another release with --to"
+    _require(target != leaving, f"{target} of {policy.model} is in production already: {way_out}")
     was_champion = [change.release for change in policy.log if change.action == "promote"]
     kept_ones = ", ".join(release for release in dict.fromkeys(was_champion) if release in policy.digests)
     _require(

@@ -1,13 +1,16 @@
 """Releases on Kubernetes: what the port promises holds on objects in memory and, where KUBECONFIG names one, on a real cluster."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 
 from mlops_assets.adapters.kubernetes import KubernetesDeployments
-from mlops_assets.adapters.kubernetes_manifests import Offer, Target, release_companions, release_deployment
+from mlops_assets.adapters.kubernetes_api import KubernetesApi
+from mlops_assets.adapters.kubernetes_manifests import IN_FLIGHT, Offer, Target, release_companions, release_deployment
 from mlops_assets.core.errors import BadData, MlopsError, NotFound, NotReady, Unavailable
 from mlops_assets.core.serving_spec import Pods, Serving
 from mlops_assets.ports import Deployment
@@ -17,6 +20,7 @@ from tests.servers import eventually
 from tests.serving.models import GOOD, SIGNATURE, tiny_model
 
 CURRENT = Offer({"policy/v1", "autoscaling/v2"})
+METERED = replace(CURRENT, pod_metrics={IN_FLIGHT})
 SMALL = Serving(pods=Pods(replicas=2, max_replicas=3, cpu="20m", memory="96Mi"))
 KINDS = {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"}
 
@@ -128,9 +132,11 @@ def test_what_a_crash_left_half_made_is_completed_by_the_next_start(memory, depl
     memory.dies_after = dies_after
     with pytest.raises(KeyboardInterrupt):
         deployments.start("m", "v1", "d", SMALL)
+    assert not any(deployment.ready for deployment in deployments.running("m")), "or nobody would start it again"
     memory.dies_after = -1
     deployments.start("m", "v1", "d", SMALL)
     assert {kind for kind, _ in memory.objects} == KINDS
+    assert [deployment.ready for deployment in deployments.running("m")] == [True]
     deployments.stop("m", "v1")
     assert memory.objects == {}
 
@@ -143,6 +149,61 @@ def test_who_does_not_know_the_spec_completes_all_but_the_autoscaler(memory, dep
     deployments.start("m", "v1", "d", None)
     assert {kind for kind, _ in memory.objects} == KINDS - {"HorizontalPodAutoscaler"}
     assert memory.objects["Deployment", "m-v1"]["spec"]["replicas"] == 2
+
+
+@pytest.mark.parametrize("serving", [SMALL, None])
+def test_a_server_that_does_not_say_what_it_offers_leaves_nothing_half_made(memory, deployments, monkeypatch, serving):
+    def away() -> Offer:
+        raise Unavailable("Kubernetes does not answer")
+
+    monkeypatch.setattr(memory, "offer", away)
+    with pytest.raises(Unavailable):
+        deployments.start("m", "v1", "d", serving)
+    assert memory.objects == {}
+
+
+def test_metrics_that_are_installed_later_are_the_autoscalers_at_the_next_start(memory, deployments):
+    for offer in (CURRENT, METERED):
+        memory._offer = offer
+        deployments.start("m", "v1", "d", SMALL)
+    assert [one["type"] for one in memory.objects["HorizontalPodAutoscaler", "m-v1"]["spec"]["metrics"]] == ["Resource", "Pods"]
+
+
+class Answering:
+    """Stands for the official client: what an API server answers by path, and 503 where it has a group of which nobody answers."""
+
+    def __init__(self, answers):
+        self._answers = answers
+
+    def call_api(self, path, method, **_):
+        from kubernetes.client import ApiException
+
+        if path not in self._answers:
+            raise ApiException(status=503, reason="Service Unavailable")
+        return SimpleNamespace(data=json.dumps(self._answers[path]).encode())
+
+
+GROUPS = {"groups": [{"versions": [{"groupVersion": name}]} for name in (*METERED.versions, "custom.metrics.k8s.io/v1beta2")]}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "offered"),
+    [({}, set()), ({"/apis/custom.metrics.k8s.io/v1beta2": {"resources": [{"name": "pods/mlops_requests_in_flight"}]}}, {IN_FLIGHT})],
+    ids=["away", "there"],
+)
+def test_metrics_of_whoever_is_away_are_not_offered(metrics, offered):
+    api = KubernetesApi("mlops")
+    vars(api)["_client"] = Answering({"/apis": GROUPS} | metrics)
+    offer = api.offer()
+    assert set(offer.pod_metrics) == offered
+    assert METERED.versions <= set(offer.versions)
+
+
+def test_a_server_whose_groups_cannot_be_had_is_not_taken_for_one_that_offers_nothing():
+    api = KubernetesApi("mlops")
+    vars(api)["_client"] = Answering({})
+    with pytest.raises(Unavailable, match="503"):
+        api.offer()
 
 
 def test_an_autoscalers_number_of_pods_is_kept(memory, deployments):
@@ -196,8 +257,6 @@ def test_without_an_image_nothing_is_started_and_the_error_says_what_to_set(memo
 
 
 def test_without_a_cluster_the_error_says_what_to_set(monkeypatch, tmp_path):
-    from mlops_assets.adapters.kubernetes_api import KubernetesApi
-
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(Unavailable, match="set KUBECONFIG"):
         KubernetesApi("mlops").pods({})
