@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -126,7 +126,9 @@ def restore(
 ) -> Manifest:
     """Bring a backup back. The policies come last: until then nothing is live by it, and a restore that was cut off is begun again.
 
-    Each policy gets one more change, ``restore``, of a generation that no gateway has seen: it would ignore an older one.
+    Each policy gets one more change, ``restore``, of a generation that no gateway has seen: it would ignore an older one. A model that
+    the backup does not know gets a policy of nothing. Without one nobody would take back its route and its releases, and a later training
+    would begin at a generation that gateways ignore.
 
     Args:
         followed: the newest generation of a model that a gateway follows.
@@ -135,6 +137,7 @@ def restore(
     Raises:
         BadData: if the backup is not whole.
         IllegalChange: if something is there already, or somebody is connected to a database.
+        Unavailable: if ``followed`` does not know it; nothing is changed then.
     """
     manifest = read(folder)
     databases = [database for database in databases if database.name in manifest.databases]
@@ -144,20 +147,20 @@ def restore(
             raise IllegalChange(f"{users} connections to the database of {database.name} are open: stop Dagster and MLflow first")
     if not force:
         _require_empty(platform, databases, manifest)
+    kept = {path.stem: decode(Policy, path.read_bytes(), str(path)) for path in sorted((folder / POLICIES).glob("*.json"))}
     stored = {model: _generation(platform, model) for model in platform.policies.models()}
+    # Before anything is written: whoever does not know what gateways follow must not begin.
+    seen = {model: max(stored.get(model, 0), followed(model)) for model in sorted(kept.keys() | stored.keys())}
     for database in databases:
         database.load(folder / database.name)
     for bucket in manifest.buckets:
         _restore_bucket(platform, bucket, folder / OBJECTS)
-    kept = sorted((folder / POLICIES).glob("*.json"))
-    for path in kept:
-        policy = decode(Policy, path.read_bytes(), str(path))
-        if stored.get(policy.model) == UNREADABLE:  # nothing could be written over it
-            platform.objects.delete(policy_key(policy.model))
-        restored = policy_changes.restore(policy, max(stored.get(policy.model, 0), followed(policy.model)), author, platform.clock())
-        platform.policies.write(restored, stored.get(policy.model, 0))
-    for model in stored.keys() - {path.stem for path in kept}:
-        platform.objects.delete(policy_key(model))
+    for model, newest in seen.items():
+        signed = author if model in kept else replace(author, why=f"{author.why}, which knows no {model}")
+        restored = policy_changes.restore(kept.get(model, Policy(model)), newest, signed, platform.clock())
+        if stored.get(model) == UNREADABLE:  # nothing could be written over it
+            platform.objects.delete(policy_key(model))
+        platform.policies.write(restored, stored.get(model, 0))
     return manifest
 
 

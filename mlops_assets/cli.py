@@ -200,6 +200,10 @@ def backup(
 def restore(
     folder: Annotated[Path, typer.Argument(help="What 'mlops backup' wrote.", exists=True, file_okay=False)],
     force: Annotated[bool, typer.Option("--force", help="Replace what is there, and delete what the backup does not have.")] = False,
+    seen: Annotated[
+        int | None,
+        typer.Option("--seen", min=0, help="Which generation gateways that do not answer follow at most: 0 if they are gone for good."),
+    ] = None,
 ) -> None:
     """Bring a backup back, once every file was held against its digest. Dagster and MLflow must be stopped ('mlops down')."""
     from mlops_assets.settings import Settings
@@ -207,7 +211,7 @@ def restore(
 
     author = Author(getpass.getuser(), f"restored from {folder.resolve().name}")
     with told():
-        restore_stack(Settings.from_environment(), folder, author, force, typer.echo)
+        restore_stack(Settings.from_environment(), folder, author, force, typer.echo, seen)
 
 
 @app.command()

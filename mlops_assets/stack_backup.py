@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from mlops_assets import backup
@@ -42,20 +43,28 @@ def back_up_stack(settings: Settings, folder: Path, everything: bool, progress: 
     progress(f"{len(made.files)} files, {total:,} bytes in {folder}: {', '.join(made.databases)}, policies, {', '.join(made.buckets)}")
 
 
-def restore_stack(settings: Settings, folder: Path, author: Author, force: bool, progress: Progress) -> None:
+def restore_stack(settings: Settings, folder: Path, author: Author, force: bool, progress: Progress, seen: int | None = None) -> None:
     """Restore into what is configured. Of the local stack nothing may run; its own object store is started for it, and stopped.
+
+    Args:
+        seen: the generation that gateways which do not answer follow at most; None if nobody knows.
 
     Raises:
         IllegalChange: if the stack runs.
+        Unavailable: if the gateways of a cluster do not answer and ``seen`` is None; nothing is changed then.
     """
     from mlops_assets.migrate import migrate
 
     with _object_store(settings):
         platform = local_platform(settings)
-        made = backup.restore(platform, databases_of(settings), folder, author, lambda model: _followed(platform, settings, model), force)
+        followed = partial(_followed, platform, settings, seen)
+        made = backup.restore(platform, databases_of(settings), folder, author, followed, force)
+        unknown = [model for model in platform.policies.models() if model not in made.generations]
     migrate(settings, progress)
-    told = ", ".join(f"{model} at generation {generation}" for model, generation in made.generations.items())
-    progress(f"restored what was at {made.made_at:%Y-%m-%d %H:%M:%S} UTC: {told or 'no policy'}; start Dagster and MLflow now ('mlops up')")
+    told = [f"{model} at generation {generation}" for model, generation in made.generations.items()] or ["no policy"]
+    told += [f"nothing of {model}, which was made later" for model in unknown]
+    at = f"{made.made_at:%Y-%m-%d %H:%M:%S} UTC"
+    progress(f"restored what was at {at}: {', '.join(told)}; start Dagster and MLflow now ('mlops up')")
 
 
 @contextmanager
@@ -73,9 +82,22 @@ def _object_store(settings: Settings) -> Iterator[None]:
         stack.down()
 
 
-def _followed(platform: Platform, settings: Settings, model: str) -> int:
-    """The newest generation that any gateway follows, or will when it starts again."""
+def _followed(platform: Platform, settings: Settings, seen: int | None, model: str) -> int:
+    """The newest generation that any gateway follows, or will when it starts again; ``seen`` at least.
+
+    Raises:
+        Unavailable: if gateways that keep their state themselves do not tell, and ``seen`` is None.
+    """
+    least = seen or 0
     try:
-        return max(platform.gateway.applied(model).values(), default=0)
-    except Unavailable:
-        return read_state(settings.home / "envoy").get(model, Entry()).generation
+        return max([least, *platform.gateway.applied(model).values()])
+    except Unavailable as error:
+        if not platform.gateway.follows_policies:  # it is this machine's, and so is its state
+            return max(least, read_state(settings.home / "envoy").get(model, Entry()).generation)
+        if seen is not None:
+            return seen
+        raise Unavailable(
+            f"nothing was restored: gateways ignore a policy that is no newer than the one they follow, and do not tell which one of "
+            f"{model} that is ({error}). See that MLOPS_GATEWAYS names all of them as they are reached from here and MLOPS_GATEWAY_TOKEN "
+            f"is theirs, or say by --seen which generation they follow at most: 0 if they are gone for good"
+        ) from error

@@ -1,48 +1,67 @@
 """Everything is lost, and comes back: policies, releases, Dagster's history and MLflow's registry."""
 
 import hashlib
+import io
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
+import pandas as pd
 import pytest
+from click.testing import Result
 from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
+from rich.console import Console
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner
 
+from mlops_assets import stack_backup
 from mlops_assets.adapters.databases import PostgresDatabase, SqliteFiles
+from mlops_assets.adapters.envoy_state import Entry, write_state
 from mlops_assets.adapters.local import local_platform, wall_clock
+from mlops_assets.adapters.memory import MemoryDeployments, MemoryGateway, MemoryObjectStore, MemoryPredictionLog
 from mlops_assets.adapters.s3 import policy_key
-from mlops_assets.backup import MANIFEST, Manifest, back_up, read, restore
+from mlops_assets.backup import BUCKETS, MANIFEST, Manifest, back_up, read, restore
+from mlops_assets.cli import app
 from mlops_assets.core import policy_changes
 from mlops_assets.core.canary_spec import Step
 from mlops_assets.core.errors import BadData, IllegalChange
 from mlops_assets.core.policy import Author, Policy
+from mlops_assets.core.routing import Route
+from mlops_assets.gateway_sidecar.follower import Follower
+from mlops_assets.gateway_sidecar.server import Face, server
 from mlops_assets.migrate import migrate
 from mlops_assets.ports import Platform, model_key
+from mlops_assets.reconcile import converge_traffic, differences, reconcile
 from mlops_assets.settings import Settings
 from mlops_assets.stack import Stack
 from mlops_assets.stack_backup import back_up_stack, databases_of, restore_stack
 from mlops_assets.stack_processes import left_behind
+from mlops_assets.status import show_models
 from tests.postgres_server import PostgresServer
-from tests.servers import eventually, free_base_port
+from tests.servers import eventually, free_base_port, free_port
 from tests.test_doctor import in_memory
 
 ADA, MODEL, HOUR = Author("ada", "a test"), "fraud-detector", timedelta(hours=1)
+LATER = "gift-returns"
+"""A model that was made after the backup."""
+
 KEY, RELEASES = dg.AssetKey(["fraud_detector", "production"]), "fraud_detector_release"
 
 
-def promote(platform: Platform, release: str) -> None:
+def promote(platform: Platform, release: str, model: str = MODEL, data: bytes = b"") -> None:
     """A release with its file, in production."""
-    data = release.encode()
-    platform.objects.create(model_key(MODEL, release), data)
-    policy, now = platform.policies.read(MODEL), platform.clock()
+    data = data or release.encode()
+    platform.objects.create(model_key(model, release), data)
+    policy, now = platform.policies.read(model), platform.clock()
     changed = policy_changes.register(policy, release, hashlib.sha256(data).hexdigest(), ADA, now)
     changed = policy_changes.accept(policy_changes.stage(changed, release, ADA, now), release, ADA, now)
     changed = policy_changes.promote(policy_changes.begin(changed, release, Step("first", HOUR, weight=5), ADA, now), ADA, now, HOUR)
@@ -90,6 +109,12 @@ def kept(platform: Platform, tmp_path: Path) -> Path:
 
 def brought_back(platform: Platform, folder: Path, force: bool = False, followed: int = 0) -> Manifest:
     return restore(platform, [Told("dagster"), Told("mlflow")], folder, ADA, lambda model: followed, force)
+
+
+def assert_nothing_is_live(policy: Policy, generation: int) -> None:
+    (change,) = policy.log
+    assert policy == Policy(policy.model, generation, log=(change,))
+    assert (change.action, change.author.why) == ("restore", f"a test, which knows no {policy.model}")
 
 
 def same_but_the_last(restored: Policy, before: Policy) -> bool:
@@ -237,6 +262,111 @@ def test_a_restored_policy_is_newer_than_any_that_a_gateway_follows(platform: Pl
     assert same_but_the_last(restored, before)
 
 
+@dataclass
+class Cluster:
+    """What is restored into, and two gateways: one has outlived its store at generation 50, the other does not answer."""
+
+    platform: Platform
+    alive: str
+    gone: str
+    monkeypatch: pytest.MonkeyPatch
+
+    def restore(self, folder: Path, gateways: Sequence[str], *options: str) -> Result:
+        self.monkeypatch.setenv("MLOPS_GATEWAYS", ",".join(gateways))
+        return CliRunner().invoke(app, ["restore", str(folder), *options])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    gateway, made = in_memory().gateway, in_memory()
+    gateway.apply(Route(MODEL, 50, (), None, {}))
+    follower = Follower(MemoryObjectStore(), gateway, lambda model, release: "", wall_clock)  # type: ignore[arg-type]
+    listening = server(Face("gateway-a", follower, gateway, bytes), "127.0.0.1", 0)  # type: ignore[arg-type]
+    threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True).start()
+    where = {"MLOPS_HOME": str(tmp_path / "home"), "MLOPS_BASE_PORT": str(free_base_port()), "MLOPS_S3_URL": "http://127.0.0.1:1"}
+    for name, value in {"MLOPS_TARGET": "kubernetes", **where}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(stack_backup, "local_platform", lambda settings: replace(made, gateway=local_platform(settings).gateway))
+    monkeypatch.setattr("mlops_assets.migrate.migrate", lambda settings, progress: None)
+    yield Cluster(made, f"127.0.0.1:{listening.server_port}", f"127.0.0.1:{free_port()}", monkeypatch)
+    listening.shutdown()
+    listening.server_close()
+
+
+def test_nothing_is_restored_while_a_clusters_gateway_does_not_tell_what_it_follows(cluster: Cluster, kept: Path, tmp_path: Path) -> None:
+    for gateways in ([cluster.alive, cluster.gone], ["nowhere.invalid:9902"]):
+        done = cluster.restore(kept, gateways)
+        assert done.exit_code == 1
+        assert "error: nothing was restored" in done.stderr
+        assert "--seen" in done.stderr
+        assert cluster.platform.policies.models() == ()
+        assert [info.key for bucket in BUCKETS for info in cluster.platform.objects.list(f"{bucket}/")] == []
+        assert not (tmp_path / "home").exists()  # Dagster's and MLflow's databases
+
+
+@pytest.mark.parametrize(
+    ("gateways", "seen", "generation"),
+    [
+        pytest.param(["alive"], [], 51, id="they-answer"),
+        pytest.param(["alive"], ["--seen", "9"], 51, id="they-answer-and-follow-more-than-was-said"),
+        pytest.param(["alive", "gone"], ["--seen", "60"], 61, id="not-all-answer-and-it-is-said"),
+        pytest.param(["gone"], ["--seen", "0"], 6, id="they-are-gone-for-good"),
+    ],
+)
+def test_what_a_cluster_is_restored_to_its_gateways_follow(
+    cluster: Cluster, platform: Platform, kept: Path, gateways: list[str], seen: list[str], generation: int
+) -> None:
+    assert platform.policies.read(MODEL).generation == 5
+    done = cluster.restore(kept, [getattr(cluster, name) for name in gateways], *seen)
+    assert done.exit_code == 0, done.stderr
+    assert cluster.platform.policies.read(MODEL).generation == generation
+
+
+def test_what_a_gateway_of_this_machine_follows_is_read_from_its_files_while_it_is_down(
+    cluster: Cluster, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_TARGET", "processes")
+    (tmp_path / "home" / "envoy").mkdir(parents=True)
+    write_state(tmp_path / "home" / "envoy", {MODEL: Entry(active=Route(MODEL, 50, (), None, {}))})
+    assert cluster.restore(kept, []).exit_code == 0
+    assert cluster.platform.policies.read(MODEL).generation == 51
+
+
+SCORES = {hashlib.sha256(data).hexdigest(): score for data, score in ((b"v1", 0.1), (b"v2", 0.2), (b"trained again", 0.9))}
+
+
+@pytest.mark.parametrize("followed", [0, 40])
+def test_a_model_that_the_backup_does_not_know_is_live_no_more_and_is_begun_anew(kept: Path, followed: int) -> None:
+    deployments = MemoryDeployments(lambda model, release, digest: lambda matrix: np.full(len(matrix), SCORES[digest]))
+    made = in_memory()
+    made = replace(made, deployments=deployments, gateway=MemoryGateway(deployments, MemoryPredictionLog(), made.clock))
+    for release in ("v1", "v2"):
+        promote(made, release, LATER)
+        converge_traffic(made, LATER)
+    assert asked(made) == (200, 0.2)
+    before = made.policies.read(LATER).generation
+
+    brought_back(made, kept, force=True, followed=followed)
+    assert_nothing_is_live(made.policies.read(LATER), max(before, followed) + 1)
+    told = io.StringIO()
+    assert not show_models(made, Console(file=told, width=300))
+    assert f"a test, which knows no {LATER}" in told.getvalue()
+    reconcile(made, LATER)
+    assert differences(made, LATER) == ()
+    assert (list(made.deployments.running(LATER)), asked(made)[0]) == ([], 404)
+
+    promote(made, "v1", LATER, b"trained again")
+    converge_traffic(made, LATER)
+    assert asked(made) == (200, 0.9)
+
+
+def asked(platform: Platform) -> tuple[int, float]:
+    """What the gateway answers who asks the later model: status and score."""
+    rows = pd.DataFrame({"request_id": ["a"], "unit": ["a"], "event_time": [wall_clock()], "amount": [1.0]})
+    (answer,) = platform.gateway.send(LATER, rows).to_dict("records")  # type: ignore[attr-defined]
+    return answer["status"], answer["score"]
+
+
 def test_nothing_is_replaced_without_force_and_with_it_the_backup_alone_is_there(platform: Platform, kept: Path) -> None:
     before = platform.policies.read(MODEL)
     promote(platform, "v2")
@@ -254,14 +384,17 @@ def test_in_a_real_store_too_the_backup_alone_is_there(kept: Path, tmp_path_fact
     try:
         stack.up()
         target = replace(local_platform(settings), gateway=in_memory().gateway)
-        target.policies.write(Policy("other-model", 1), 0)
+        promote(target, "v1", LATER)
+        made = target.policies.read(LATER).generation
         target.objects.put(policy_key("damaged-model"), b"{ half")
         promote(target, "v1")
         promote(target, "v2")
         target.objects.put(policy_key(MODEL), b"{ half")
         brought_back(target, kept, force=True)
-        assert target.policies.models() == (MODEL,)
+        assert target.policies.models() == ("damaged-model", MODEL, LATER)
         assert target.policies.read(MODEL).champions == ("v1",)
+        assert_nothing_is_live(target.policies.read("damaged-model"), 1)
+        assert_nothing_is_live(target.policies.read(LATER), made + 1)
         assert [info.key for info in target.objects.list("models/")] == [model_key(MODEL, "v1")]
         promote(target, "v2")  # its file may be written again, though one of this name was there
     finally:
