@@ -20,7 +20,7 @@ from mlops_assets.assets.data_checks import (
 )
 from mlops_assets.assets.documents import TrainingSet
 from mlops_assets.assets.features import build_features_asset
-from mlops_assets.assets.reading import data_time, days_of, feature_code_version, read_datasets, views_of
+from mlops_assets.assets.reading import data_time, days_of, feature_code_version, read_datasets, training_code_version, views_of
 from mlops_assets.core.data_spec import Dataset
 from mlops_assets.core.errors import BadData
 from mlops_assets.core.model_spec import ModelSpec
@@ -115,6 +115,7 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 **cause_metadata(config.cause),
                 "gate": document.gate,
                 "feature_hash": document.feature_hash,
+                **({"training_code": code} if (code := training_code_version(spec)) else {}),
                 "training_digest": parts[0],
                 "holdout_digest": parts[1],
                 "statistics": feature_statistics.table(_summaries_of_inputs(spec, training)),

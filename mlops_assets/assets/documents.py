@@ -17,8 +17,8 @@ class TrainingSet:
     Args:
         digest: of both together; the asset's data version.
         as_of: the data time at which it was assembled. Nothing known later is in it.
-        trigger: why a training was asked for: ``new_data``, ``features`` (their definitions changed), ``drift``, ``schedule`` or
-            ``manual``.
+        trigger: why a training was asked for: ``new_data``, ``features`` (their definitions changed), ``code`` (that of the training did),
+            ``drift``, ``schedule`` or ``manual``.
         gate: the gate policy under which the release will be judged.
         cause: where a person finds what asked for the training, such as the address of a drift report.
     """

@@ -1,8 +1,13 @@
 """What the assets read: landed datasets, the time of the data, and the model's own code."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -68,6 +73,30 @@ def feature_code_version(spec: ModelSpec) -> str | None:
         return feature_rows.load_definitions(spec.features.transform).version(spec.features.service).hash[:12]
     except MlopsError:
         return None
+
+
+def training_code_version(spec: ModelSpec) -> str | None:
+    """Changes when a training of the same rows would be another one: with the trainer's module, or with what ``defs.yaml`` says of it.
+
+    It is of the module as it was when this process asked first, since that is what a process trains with. What the module imports does not
+    count, and the platform itself does not: an upgrade is no reason to train every model again. None if there is no such module.
+    """
+    source, told = _source(spec.training.trainer.partition(":")[0]), spec.training
+    if source is None:
+        return None
+    inputs = [[feature.name, *feature.categories] for feature in spec.features.inputs]
+    parameters = [told.trainer, told.hyperparameters, told.seed, told.window.total_seconds(), spec.label.column, inputs]
+    return hashlib.sha256(source + json.dumps(parameters, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@cache
+def _source(module: str) -> bytes | None:
+    """Without importing it: trainers import a lot."""
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin).read_bytes() if found is not None and found.origin is not None and found.has_location else None
 
 
 def load(path: str):  # type: ignore[no-untyped-def]  # what users wrote, of any type

@@ -16,7 +16,7 @@ from mlops_assets.adapters import onnx_export, tables, triton
 from mlops_assets.assets import keys
 from mlops_assets.assets.baseline import baseline_key, training_baseline
 from mlops_assets.assets.documents import TrainedModel, TrainingSet
-from mlops_assets.assets.reading import blocks_of, load, matrix_of, views_of
+from mlops_assets.assets.reading import blocks_of, load, matrix_of, training_code_version, views_of
 from mlops_assets.assets.verdicts import check_result
 from mlops_assets.changes import change
 from mlops_assets.core import parity
@@ -64,13 +64,18 @@ def triton_repository(model: str, release: str) -> str:
 
 
 def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
-    model, onnx_model, group = keys.key(spec, "model"), keys.key(spec, "onnx_model"), keys.group(spec, "training")
+    model, onnx_model = keys.key(spec, "model"), keys.key(spec, "onnx_model")
+    shown: dict[str, Any] = {
+        "group_name": keys.group(spec, "training"),
+        "owners": list(spec.owners),
+        "code_version": training_code_version(spec),
+    }
 
     @dg.multi_asset(
         name=f"{spec.slug}_train_and_export",
         outs={
-            "model": dg.AssetOut(key=model, group_name=group, kinds={"mlflow"}, owners=list(spec.owners), dagster_type=dg.Nothing),
-            "onnx_model": dg.AssetOut(key=onnx_model, group_name=group, kinds={"onnx"}, owners=list(spec.owners), dagster_type=dg.Any),
+            "model": dg.AssetOut(key=model, kinds={"mlflow"}, dagster_type=dg.Nothing, **shown),
+            "onnx_model": dg.AssetOut(key=onnx_model, kinds={"onnx"}, dagster_type=dg.Any, **shown),
         },
         ins={"training_set": dg.AssetIn(key=keys.key(spec, "training_set"))},
         internal_asset_deps={"model": {keys.key(spec, "training_set")}, "onnx_model": {model}},

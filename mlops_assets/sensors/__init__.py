@@ -1,9 +1,9 @@
 """The night shift: seven sensors, each for all models at once.
 
-``new_data`` ingests what landed, ``retrain`` trains on new data or drift, ``release`` takes a release through its stages,
-``slo`` rolls back what burns its budget, and ``reconcile`` repairs whatever is not as the policies say. Each is a loop over models around
-one small function; a model that raises is logged and does not stop the others. ``monitoring`` asks for the hourly run that watches what is
-served, and ``failed_runs`` looks at what became of the runs that they asked for.
+``new_data`` ingests what landed, ``retrain`` trains on new data, on drift or on changed code, ``release`` takes a release through its
+stages, ``slo`` rolls back what burns its budget, and ``reconcile`` repairs whatever is not as the policies say. Each is a loop over models
+around one small function; a model that raises is logged and does not stop the others. ``monitoring`` asks for the hourly run that watches
+what is served, and ``failed_runs`` looks at what became of the runs that they asked for.
 """
 
 import json
@@ -32,7 +32,10 @@ def build_sensors(specs: Sequence[ModelSpec], interval_seconds: int = 30) -> lis
     """The seven sensors over these models."""
     looks: dict[str, tuple[Look, str]] = {
         "new_data": (look_for_new_data, "Ingests the days whose files are new, late or rewritten."),
-        "retrain": (look_for_training, "Trains the first release, and again on new data, on drift, or on changed features."),
+        "retrain": (
+            look_for_training,
+            "Trains the first release, and again on new data, on drift, or when features or training code changed.",
+        ),
         "release": (look_at_release, "Evaluates and stages a new release, then takes it step by step through its canary."),
         "slo": (look_at_slo, "Rolls back a champion that burns the budget of its objectives, or has a person look."),
         "reconcile": (look_at_world, "Repairs what is not as the policies say, and records what happened outside of runs."),

@@ -1,4 +1,4 @@
-"""Train the first release, and again on new data, on drift, or when the definitions of the features changed."""
+"""Train the first release, and again on new data, on drift, or when the definitions of the features or the code of the training changed."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ import dagster as dg
 
 from mlops_assets.adapters import tables
 from mlops_assets.assets import keys
-from mlops_assets.assets.reading import data_time
+from mlops_assets.assets.reading import data_time, training_code_version
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Policy
 from mlops_assets.core.retraining import WEEK, DriftReport, Trainings, calls_for_training, came_to_nothing, may_train_now
@@ -53,6 +53,8 @@ def look_for_training(tick: Tick, spec: ModelSpec) -> None:
     trained, version = datetime.fromtimestamp(made["as_of"].value, tz=UTC), tick.platform.features.version(spec.features).hash
     if "feature_hash" in made and made["feature_hash"].value != version:
         _revalidate(tick, spec, as_of, version)
+    elif "training_code" in made and (code := training_code_version(spec)) not in (None, made["training_code"].value):
+        _request_training(tick, spec, as_of, "code", spec.retrain.after_days_gate, code)
     elif as_of <= trained:
         return
     elif (cause := cause_in_drift(tick, spec, policy)) is not None:

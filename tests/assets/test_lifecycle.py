@@ -8,7 +8,8 @@ from datetime import date, timedelta
 import pytest
 
 from mlops_assets.adapters import tables
-from mlops_assets.assets.reading import data_time, feature_code_version
+from mlops_assets.assets import reading
+from mlops_assets.assets.reading import data_time, feature_code_version, training_code_version
 from mlops_assets.core.errors import IllegalChange
 from mlops_assets.core.model_spec import ModelSpec
 from mlops_assets.core.policy import Author
@@ -303,6 +304,33 @@ def test_changed_features_are_computed_anew_and_the_models_that_use_them_trained
     world.settle()
     assert world.platform.registry.release(NAME, "v2").tags["trigger"] == "features"
     assert len(world.materializations(NAME, "training_set")) == 2
+
+
+def test_changed_training_code_is_trained_and_judged_once(shop: Gifts, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = world.materializations(NAME, "training_set")[-1].metadata["training_code"].value
+    assert before == training_code_version(shop.spec)
+    assert world.tick("retrain") == 0
+    source = reading._source
+    monkeypatch.setattr(reading, "_source", lambda module: source(module) + b"# another day")
+    assert world.tick("retrain") == 1
+    made = world.materializations(NAME, "training_set")[-1].metadata
+    assert (made["training_code"].value, made["trigger"].value) == (training_code_version(shop.spec), "code")
+    assert made["training_code"].value != before
+    world.settle()
+    assert world.platform.registry.release(NAME, "v2").tags["trigger"] == "code"
+    assert world.tick("retrain") == 0
+    assert len(world.materializations(NAME, "training_set")) == 2
+
+
+def test_training_code_is_the_module_and_what_is_declared_of_the_training(shop: Gifts) -> None:
+    spec = shop.spec
+    same = replace(spec, training=replace(spec.training, min_rows=1), owners=("team:other",))
+    assert training_code_version(same) == training_code_version(spec)
+    parameters = replace(spec, training=replace(spec.training, hyperparameters={"C": 7.0}))
+    fewer = replace(spec, features=replace(spec.features, inputs=spec.features.inputs[1:]))
+    other = replace(spec, training=replace(spec.training, trainer="tests.assets.test_training:picky"))
+    assert len({training_code_version(each) for each in (spec, parameters, fewer, other)}) == 4
+    assert training_code_version(replace(spec, training=replace(spec.training, trainer="no.such.module:train"))) is None
 
 
 def test_a_model_whose_features_cannot_be_read_has_no_code_version_and_does_not_break_the_others(
