@@ -91,7 +91,8 @@ def status() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Whether every dependency is there, of the right version, permits what is needed and tells the right time (exit code 1 if not)."""
+    """Whether every dependency, of this machine or a cluster, is there, of the right version, permits what is needed and tells the right
+    time (exit code 1 if not; what cannot be told from here is no failure)."""
     from mlops_assets.adapters.local import local_platform
     from mlops_assets.doctor import Doctor, show
     from mlops_assets.settings import Settings

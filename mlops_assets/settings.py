@@ -1,10 +1,12 @@
 """Where the local stack lives and listens. One place reads the environment; everything binds to loopback."""
 
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mlops_assets.core.errors import MlopsError
 
@@ -19,6 +21,12 @@ DAGSTER_DATABASE, MLFLOW_DATABASE = "MLOPS_DAGSTER_DATABASE_URL", "MLOPS_MLFLOW_
 
 DRIVER = "postgresql+psycopg2://"
 
+_SECRET = re.compile(r"(PASSWORD|TOKENS?|_KEY)$")
+"""The variables that hold nothing but a secret, by the end of their names."""
+
+_LEAST = 4
+"""Shorter ones are found in any text."""
+
 
 def sqlite_url(file: Path) -> str:
     """The address of an online store in a file.
@@ -30,13 +38,34 @@ def sqlite_url(file: Path) -> str:
 
 
 def without_password(url: str) -> str:
-    """An address without user, password and options: what may be shown.
+    """An address without user, password and options: what may be shown, also of one that is not well formed.
 
-    >>> without_password("postgresql://me:secret@db:5432/dagster?sslmode=require")
-    'postgresql://db:5432/dagster'
+    >>> without_password("postgresql://me:secret@db:5432/dagster?sslmode=require"), without_password("redis://:a/b#c@db:6379/0")
+    ('postgresql://db:5432/dagster', 'redis://db:6379/0')
     """
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    return scheme + slashes + re.split(r"[?#]", rest.rpartition("@")[2])[0]
+
+
+def without_secrets(text: str) -> str:
+    """Somebody else's words, such as an error's, without users and passwords of addresses and without what the environment keeps secret.
+
+    >>> without_secrets("cannot reach http://me:secret@mlflow:5000/version")
+    'cannot reach http://mlflow:5000/version'
+    """
+    for secret in sorted(set(_secrets()), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = re.sub(r"(?<=://)\S*@", "", text)
+    return re.sub(r"(?i)(password|token|secret)=[^\s&]+", r"\1=***", text)
+
+
+def _secrets() -> Iterator[str]:
+    """What the environment keeps secret, whole and in the pieces into which it is cut by who takes a password for a part of an address."""
+    for name, value in os.environ.items():
+        users = value.partition("://")[2].rpartition("@")[0]
+        for secret in (value.strip() if _SECRET.search(name) else "", users.partition(":")[2]):
+            for said in (secret, unquote(secret)):
+                yield from (part for part in (said, *re.split(r"[\s/?#@:,\[\]]+", said)) if len(part) >= _LEAST)
 
 
 def _postgres_url(variable: str) -> str | None:
@@ -46,8 +75,12 @@ def _postgres_url(variable: str) -> str | None:
         MlopsError: if it is of no Postgres database; without what it says, which may be a password.
     """
     url = os.environ.get(variable)
+    try:
+        has_name = bool(url and urlsplit(url).path.strip("/"))
+    except ValueError:  # a bracket that is not percent-encoded
+        has_name = False
     # With SQLAlchemy 2.1 a bare postgresql:// asks for psycopg 3, which dagster-postgres does not speak.
-    if url and not (url.startswith(DRIVER) and urlsplit(url).path.strip("/")):
+    if url and not (url.startswith(DRIVER) and has_name):
         raise MlopsError(f"{variable}: got another address, expected {DRIVER}user:password@host:5432/name, its parts percent-encoded")
     return url or None
 
@@ -225,6 +258,12 @@ class Settings:
 
     @property
     def dagster_url(self) -> str:
+        """Dagster's UI, which alerts and pages link to: what ``MLOPS_DAGSTER_URL`` says, else the Service of the cluster in which releases
+        run, else that of this machine."""
+        if told := os.environ.get("MLOPS_DAGSTER_URL"):
+            return told.rstrip("/")
+        if self.target == "kubernetes":
+            return f"http://dagster-dagster-webserver.{self.namespace}.svc.{self.cluster_domain}:8080"
         return f"http://{HOST}:{self.dagster_port}"
 
     @property

@@ -2,10 +2,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mlops_assets.adapters.local import local_platform
 from mlops_assets.core.errors import MlopsError
-from mlops_assets.settings import Settings
+from mlops_assets.settings import Settings, without_password, without_secrets
 
 
 def test_the_defaults_are_the_present_folder_and_port_4000(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +74,43 @@ def test_on_a_cluster_the_platform_has_its_deployments_and_gateways(monkeypatch:
     platform = local_platform(settings)
     assert type(platform.deployments).__name__ == "KubernetesDeployments"
     assert platform.gateway.follows_policies
+
+
+def test_links_lead_to_dagster_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MLOPS_TARGET", "MLOPS_DAGSTER_URL", "MLOPS_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings(tmp_path)
+    assert settings.dagster_url == "http://127.0.0.1:4000"
+    monkeypatch.setenv("MLOPS_TARGET", "kubernetes")
+    monkeypatch.setenv("MLOPS_CLUSTER_DOMAIN", "cluster.example")
+    file = Path(__file__).parents[1] / "deploy" / "dagster" / "deployments.yaml"
+    services = [one for one in yaml.safe_load_all(file.read_text()) if one["kind"] == "Service"]
+    addresses = {f"http://{one['metadata']['name']}.mlops.svc.cluster.example:{one['spec']['ports'][0]['port']}" for one in services}
+    assert settings.dagster_url in addresses
+    assert "webserver" in settings.dagster_url
+    monkeypatch.setenv("MLOPS_DAGSTER_URL", "https://dagster.example/")
+    assert settings.dagster_url == "https://dagster.example"
+
+
+@pytest.mark.parametrize("password", ["very-secret", "very-secret/x", "x?very-secret", "x#very-secret", "very-secret@x", "[very-secret"])
+def test_an_address_is_shown_without_its_password_even_if_that_is_not_encoded(password: str) -> None:
+    assert (
+        without_password(f"postgresql+psycopg2://me:{password}@db:5432/dagster?sslmode=require") == "postgresql+psycopg2://db:5432/dagster"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cannot connect to redis://me:very-secret@cache:6379/0",
+        "Port could not be cast to integer value as 'very-secret'",
+        "invalid header value b'Bearer another-secret\\n'",
+        'invalid dsn "host=db password=third-secret"',
+    ],
+)
+def test_the_words_of_an_error_are_shown_without_what_is_secret(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MLOPS_DAGSTER_DATABASE_URL", "postgresql+psycopg2://me:very-secret/and-more@db:5432/dagster")
+    monkeypatch.setenv("MLOPS_GATEWAY_TOKEN", "another-secret\n")
+    shown = without_secrets(text)
+    assert not [secret for secret in ("very-secret", "another-secret", "third-secret") if secret in shown], shown
+    assert shown.startswith(text.split()[0])
