@@ -208,6 +208,8 @@ def require_migrated_first(every: Iterable[dict], whose: str, readers: set[str])
     assert container["command"] == ["mlops", "migrate", "--only", whose]
     assert container["image"] == "p:1"
     require_confined(pods([job]))
+    # whoever loads Dagster's instance loads K8sRunLauncher, which does not start without a token
+    assert job["spec"]["template"]["spec"]["automountServiceAccountToken"] is (whose == "dagster")
     later = [one for one in every if one["metadata"].get("labels", {}).get("mlops-assets/after") == "migration"]
     assert {(one["kind"], one["metadata"]["name"]) for one in later} == {("Deployment", name) for name in readers}
     assert not any(pod.get("initContainers") for _, pod in pods(later))
