@@ -198,6 +198,12 @@ def test_flights_land_and_a_pod_of_its_own_trains_on_them(told: Told) -> None:
     told.tell("runs in pods until then", f"{sum(job['metadata']['name'].startswith('dagster-run-') for job in jobs())}")
 
 
+def test_the_doctor_in_the_operators_pod_has_nothing_to_mend(told: Told) -> None:
+    done = mlops("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a dry run was" in done.stdout
+
+
 def test_a_release_goes_through_its_canary_while_postgres_is_killed_in_the_middle_of_its_training(told: Told) -> None:
     with told.cost("postgres killed in a training, then a canary in four steps and promotion"), ThreadPoolExecutor(1) as beside:
         killed = beside.submit(kill_postgres_in_a_training, steps_in_own_pods()[TRAINING])
