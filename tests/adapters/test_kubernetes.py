@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from tests.cluster import Cluster, kubectl
 from tests.servers import eventually
 from tests.serving.models import GOOD, SIGNATURE, tiny_model
 
+DAGSTER = Path(__file__).resolve().parents[2] / "deploy" / "dagster"
 CURRENT = Offer({"policy/v1", "autoscaling/v2"})
 METERED = replace(CURRENT, pod_metrics={IN_FLIGHT})
 SMALL = Serving(pods=Pods(replicas=2, max_replicas=3, cpu="20m", memory="96Mi"))
@@ -260,6 +262,11 @@ def test_without_a_cluster_the_error_says_what_to_set(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(Unavailable, match="set KUBECONFIG"):
         KubernetesApi("mlops").pods({})
+
+
+def test_a_real_api_server_would_take_what_stands_before_dagster(cluster):
+    told = kubectl("apply", "--dry-run=server", "--filename", str(DAGSTER / "access.yaml"), "--filename", str(DAGSTER / "network.yaml"))
+    assert told.count("(server dry run)") == 4
 
 
 def test_a_real_api_server_would_take_every_manifest(cluster):
