@@ -259,7 +259,7 @@ def broken_release(story: Story) -> None:
 def season_turns(story: Story) -> None:
     with story.step("4. the season turns: drift, and a release for it") as step:
         story.ask_about(date(2013, 4, 24), date(2013, 5, 1))
-        step.facts["drift"] = wait_for_drift(story)
+        step.facts["drift"] = wait_for_drift(story, date(2013, 4, 24))
         story.land(date(2013, 3, 5), date(2013, 5, 1))
         change = story.wait_for("v4 is promoted or refused", lambda policy: policy.last("v4", "promote", "refuse", "abort"))
         step.reason = f"{change.action}: {change.author.why}"
@@ -295,16 +295,21 @@ def rolled_back_by_hand(story: Story) -> None:
         step.reason = f"{first.left} -> {first.release} from the UI, {second.left} -> {second.release} by command"
 
 
-def wait_for_drift(story: Story) -> dict[str, float]:
-    """Watch the drift reports until one is bad enough to train on; returns the PSI that it found."""
-    from mlops_assets.demo.report import instance_of, latest_metadata
+def wait_for_drift(story: Story, since: date) -> dict[str, float]:
+    """Watch the drift reports until one of an hour ``since`` is bad enough to train on; returns the PSI that it found.
+
+    One of before may be as bad, and is the newest no more once there is another.
+    """
+    from mlops_assets.demo.report import instance_of, latest
 
     limit, deadline = story.spec.retrain.on_drift_above or 0.0, time.monotonic() + story.patience
     instance = instance_of(story.settings)
     while time.monotonic() < deadline:
-        found = latest_metadata(instance, story.spec, "drift_report")
-        if found.get("largest_psi", 0.0) > limit:
-            return {name: round(value, 2) for name, value in found.items() if name.startswith("psi_") and value > limit}
+        report = latest(instance, story.spec, "drift_report")
+        if report is not None and (report.partition or "") >= since.isoformat():
+            found = {name: value.value for name, value in report.metadata.items()}
+            if found.get("largest_psi", 0.0) > limit:
+                return {name: round(value, 2) for name, value in found.items() if name.startswith("psi_") and value > limit}
         time.sleep(1)
     raise TimeoutError(f"no drift report found a PSI above {limit} within {story.patience:.0f} s")
 

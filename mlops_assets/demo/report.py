@@ -43,14 +43,12 @@ def instance_of(settings: Settings) -> Any:
     return dg.DagsterInstance.from_config(str(settings.dagster_home))
 
 
-def latest_metadata(instance: Any, spec: ModelSpec, noun: str) -> dict[str, Any]:
-    """The metadata of an asset's newest materialization; empty if there is none."""
+def latest(instance: Any, spec: ModelSpec, noun: str) -> Any:
+    """An asset's newest materialization; None if there is none."""
     import dagster as dg
 
     event = instance.get_latest_materialization_event(dg.AssetKey([spec.slug, noun]))
-    if event is None or event.asset_materialization is None:
-        return {}
-    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    return event.asset_materialization if event is not None else None
 
 
 def furthest(instance: Any, spec: ModelSpec, release: str) -> tuple[str, dict[str, Any]]:

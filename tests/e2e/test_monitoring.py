@@ -20,7 +20,7 @@ from mlops_assets.core.policy import Change, Policy
 from mlops_assets.core.remedy import AUTHOR
 from mlops_assets.dashboards import PAGES, document
 from mlops_assets.demo.dagster_ui import materialize
-from mlops_assets.demo.report import instance_of, latest_metadata
+from mlops_assets.demo.report import instance_of, latest
 from mlops_assets.demo.traffic import Traffic
 from mlops_assets.ports import Platform
 from mlops_assets.schedules import TRAINING_NOUNS
@@ -191,7 +191,7 @@ def test_a_run_that_fails_is_paged_once_and_is_over_when_it_succeeds(night: Nigh
 def test_every_panel_has_data_of_this_night(night: Night) -> None:
     """Asked as Grafana asks them, over the time of the test."""
     instance = instance_of(night.settings)
-    if not latest_metadata(instance, shop.load_specs()[0], "performance_report"):
+    if latest(instance, shop.load_specs()[0], "performance_report") is None:
         key = dg.AssetKey([SLUG, "performance_report"])
         instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata={"auc": 0.7, "accuracy": 0.8}))
     night.wait("the exporter shows the newest reports", lambda: night.ask("query", query="mlops_performance")["result"], within=30)
