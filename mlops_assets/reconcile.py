@@ -43,8 +43,10 @@ def converge_traffic(platform: Platform, model: str, serving: Serving | None = N
     policy = platform.policies.read(model)
     running = start_live(platform, policy, serving)
     apply_route(platform, policy, running)
-    # Waiting for a release and for gateways takes seconds, in which a rollback may have turned to one that the policy above lets go.
-    stop_dead(platform, platform.policies.read(model), running)
+    # Waiting for a release and for gateways takes seconds. Whoever changed the policy meanwhile may have turned to a release that the one
+    # above lets go, and from one that gateways are on until he has started it: he ends what he left, or else the next reconcile does.
+    if platform.policies.read(model).generation == policy.generation:
+        stop_dead(platform, policy, running)
     return policy
 
 
