@@ -106,12 +106,18 @@ def project_registry(platform: Platform, policy: Policy, shown: int = 0) -> None
     for alias, release in wanted.items():
         if present.get(alias) != release:
             _show_alias(platform, policy.model, alias, release, release in needed)
-    for release in sorted(needed | _changed(policy, shown)):
+    for release in sorted(needed):
+        _show_stage(platform, policy, release)
+    for release in sorted(_changed(policy, shown) - needed):
         # An archived version may be deleted by hand in the registry's own UI; nothing else must wait for it.
-        with suppress(*(() if release in needed else (NotFound,))):
-            stage = stage_of(policy, release)
-            if platform.registry.release(policy.model, release).tags.get(STAGE_TAG) != stage:
-                platform.registry.annotate(policy.model, release, {STAGE_TAG: stage})
+        with suppress(NotFound):
+            _show_stage(platform, policy, release)
+
+
+def _show_stage(platform: Platform, policy: Policy, release: str) -> None:
+    stage = stage_of(policy, release)
+    if platform.registry.release(policy.model, release).tags.get(STAGE_TAG) != stage:
+        platform.registry.annotate(policy.model, release, {STAGE_TAG: stage})
 
 
 def _show_alias(platform: Platform, model: str, alias: str, release: str | None, is_needed: bool) -> None:

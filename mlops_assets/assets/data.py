@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -106,24 +107,28 @@ def _training_set_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             value=document,
             data_version=dg.DataVersion(document.digest),
-            metadata={
-                "rows": len(training),
-                "holdout_rows": len(holdout),
-                "positive_rate": float(training[spec.label.column].mean()),
-                "as_of": dg.MetadataValue.timestamp(as_of),
-                "trigger": config.trigger,
-                **cause_metadata(config.cause),
-                "gate": document.gate,
-                "feature_hash": document.feature_hash,
-                **({"training_code": code} if (code := training_code_version(spec)) else {}),
-                "training_digest": parts[0],
-                "holdout_digest": parts[1],
-                "statistics": feature_statistics.table(_summaries_of_inputs(spec, training)),
-            },
+            metadata=_training_set_metadata(spec, document, training),
             check_results=[leakage_check(spec, training, holdout), feature_schema_check(spec, training)],
         )
 
     return training_set
+
+
+def _training_set_metadata(spec: ModelSpec, made: TrainingSet, training: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "rows": made.rows,
+        "holdout_rows": made.holdout_rows,
+        "positive_rate": float(training[spec.label.column].mean()),
+        "as_of": dg.MetadataValue.timestamp(made.as_of),
+        "trigger": made.trigger,
+        **cause_metadata(made.cause),
+        "gate": made.gate,
+        "feature_hash": made.feature_hash,
+        "training_code": training_code_version(spec),
+        "training_digest": made.training,
+        "holdout_digest": made.holdout,
+        "statistics": feature_statistics.table(_summaries_of_inputs(spec, training)),
+    }
 
 
 def cause_metadata(cause: str) -> dict[str, dg.MetadataValue]:

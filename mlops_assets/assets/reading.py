@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from importlib import import_module
@@ -75,28 +76,26 @@ def feature_code_version(spec: ModelSpec) -> str | None:
         return None
 
 
-def training_code_version(spec: ModelSpec) -> str | None:
+def training_code_version(spec: ModelSpec) -> str:
     """Changes when a training of the same rows would be another one: with the trainer's module, or with what ``defs.yaml`` says of it.
 
     It is of the module as it was when this process asked first, since that is what a process trains with. What the module imports does not
-    count, and the platform itself does not: an upgrade is no reason to train every model again. None if there is no such module.
+    count, and the platform itself does not: an upgrade is no reason to train every model again.
     """
     source, told = _source(spec.training.trainer.partition(":")[0]), spec.training
-    if source is None:
-        return None
     inputs = [[feature.name, *feature.categories] for feature in spec.features.inputs]
     parameters = [told.trainer, told.hyperparameters, told.seed, told.window.total_seconds(), spec.label.column, inputs]
     return hashlib.sha256(source + json.dumps(parameters, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 @cache
-def _source(module: str) -> bytes | None:
-    """Without importing it: trainers import a lot."""
-    try:
+def _source(module: str) -> bytes:
+    """Without importing it: trainers import a lot. Nothing of a module that there is not: the training says so."""
+    with suppress(ImportError):  # of the package around it
         found = find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    return Path(found.origin).read_bytes() if found is not None and found.origin is not None and found.has_location else None
+        if found is not None and found.has_location and found.origin is not None:
+            return Path(found.origin).read_bytes()
+    return b""
 
 
 def load(path: str):  # type: ignore[no-untyped-def]  # what users wrote, of any type

@@ -65,18 +65,10 @@ def triton_repository(model: str, release: str) -> str:
 
 def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     model, onnx_model = keys.key(spec, "model"), keys.key(spec, "onnx_model")
-    shown: dict[str, Any] = {
-        "group_name": keys.group(spec, "training"),
-        "owners": list(spec.owners),
-        "code_version": training_code_version(spec),
-    }
 
     @dg.multi_asset(
         name=f"{spec.slug}_train_and_export",
-        outs={
-            "model": dg.AssetOut(key=model, kinds={"mlflow"}, dagster_type=dg.Nothing, **shown),
-            "onnx_model": dg.AssetOut(key=onnx_model, kinds={"onnx"}, dagster_type=dg.Any, **shown),
-        },
+        outs={"model": _out(spec, model, "mlflow", dg.Nothing), "onnx_model": _out(spec, onnx_model, "onnx", dg.Any)},
         ins={"training_set": dg.AssetIn(key=keys.key(spec, "training_set"))},
         internal_asset_deps={"model": {keys.key(spec, "training_set")}, "onnx_model": {model}},
         check_specs=[dg.AssetCheckSpec("parity", asset=onnx_model, blocking=True)],
@@ -116,6 +108,13 @@ def _model_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         yield check_result("parity", onnx_model, verdict)
 
     return train_and_export
+
+
+def _out(spec: ModelSpec, key: dg.AssetKey, kind: str, dagster_type: Any) -> dg.AssetOut:
+    group, code_version = keys.group(spec, "training"), training_code_version(spec)
+    return dg.AssetOut(
+        key=key, group_name=group, kinds={kind}, owners=list(spec.owners), dagster_type=dagster_type, code_version=code_version
+    )
 
 
 def _registered_model_asset(spec: ModelSpec) -> dg.AssetsDefinition:

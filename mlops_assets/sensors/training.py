@@ -53,7 +53,7 @@ def look_for_training(tick: Tick, spec: ModelSpec) -> None:
     trained, version = datetime.fromtimestamp(made["as_of"].value, tz=UTC), tick.platform.features.version(spec.features).hash
     if "feature_hash" in made and made["feature_hash"].value != version:
         _revalidate(tick, spec, as_of, version)
-    elif "training_code" in made and (code := training_code_version(spec)) not in (None, made["training_code"].value):
+    elif "training_code" in made and made["training_code"].value != (code := training_code_version(spec)):
         _request_training(tick, spec, as_of, "code", spec.retrain.after_days_gate, code)
     elif as_of <= trained:
         return

@@ -26,6 +26,8 @@ PRODUCTION = {
 
 
 def test_a_stack_of_its_own_reaches_nothing_of_production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in model_ci._foreign():
+        monkeypatch.delenv(name)  # and brings it back
     for name, value in (PRODUCTION | {"MLOPS_PII_KEY": "one-key-for-both"}).items():
         monkeypatch.setenv(name, value)
     seen: list[dict[str, str]] = []
