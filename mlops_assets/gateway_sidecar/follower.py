@@ -54,12 +54,18 @@ class Follower:
         self._models: dict[str, _Followed] = {}
         self._unread: dict[str, MlopsError] = {}
         self._lock = threading.Lock()
-        self._has_looked = False
+        self._has_looked = self._was_ready = False
         self._away = ""
 
     @property
     def waits_for(self) -> str:
-        """What has to be in force before this gateway may be asked; empty if nothing. It is asked for no more once it was ready."""
+        """What has to be in force before this gateway may be asked; empty if nothing, and from then on: a model that comes later, and has
+        no route yet, must not take the gateway from all others."""
+        told = "" if self._was_ready else self._first_routes()
+        self._was_ready = not told
+        return told
+
+    def _first_routes(self) -> str:
         if not self._has_looked:
             return "the policies were not read yet"
         late = [name for name, model in self._models.items() if model.in_force is None and model.last_trouble is None]

@@ -123,6 +123,10 @@ def test_a_gateway_whose_store_names_a_policy_and_does_not_give_it_back_is_not_r
     away = False
     follower.look()
     eventually(lambda: follower.waits_for == "")
+    away = True
+    store.put("policies/slow-too.json", encode(live("slow-too", 1)))
+    follower.look()
+    assert follower.waits_for == "", "who is ready stays so for all others"
 
 
 class NoGateway:
